@@ -1,0 +1,245 @@
+package fs
+
+import (
+	"os"
+	"syscall"
+
+	"bazil.org/fuse"
+	"golang.org/x/sys/unix"
+
+	"mapfs/mapping"
+)
+
+// lookup answers what a name in a directory is. A name that is not there is an
+// answer too, which the kernel keeps for a while.
+func (w *worker) lookup(r *fuse.LookupRequest) error {
+	p, err := w.s.entry(r.Node, r.Name)
+	if err != nil {
+		return err
+	}
+	defer w.s.leave(p)
+	var st unix.Stat_t
+	switch err := unix.Fstatat(p.dir.fd, r.Name, &st, unix.AT_SYMLINK_NOFOLLOW); err {
+	case nil:
+		return w.sendEntry(&st, link{r.Node, r.Name})
+	case syscall.ENOENT:
+		var out entryOut
+		setTimeout(&out.EntryValid, &out.EntryValidNsec, w.s.opts.EntryTimeout)
+		return w.send(bytesOf(&out))
+	default:
+		return os.NewSyscallError("fstatat", err)
+	}
+}
+
+// sendEntry answers with the node that stat(2) spoke of.
+func (w *worker) sendEntry(st *unix.Stat_t, l link) error {
+	var out entryOut
+	w.s.fillEntry(&out, st, l)
+	return w.send(bytesOf(&out))
+}
+
+// fillEntry makes the entry of the inode that stat(2) spoke of, and counts the
+// lookup.
+func (s *Session) fillEntry(out *entryOut, st *unix.Stat_t, l link) *node {
+	n := s.nodes.look(st, l)
+	if f := n.openFile(); f != nil {
+		// The engine knows of stores that have not reached the time stamps.
+		var now unix.Stat_t
+		if err := f.Stat(&now); err == nil {
+			*st = now
+		}
+	}
+	out.Nodeid = uint64(n.id)
+	setTimeout(&out.EntryValid, &out.EntryValidNsec, s.opts.EntryTimeout)
+	setTimeout(&out.AttrValid, &out.AttrValidNsec, s.opts.AttrTimeout)
+	out.Attr.set(st, s.devices.inode(n.key))
+	return n
+}
+
+// sendNew answers with what was just made at p.
+func (w *worker) sendNew(p place, l link) error {
+	var st unix.Stat_t
+	if err := unix.Fstatat(p.dir.fd, p.name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return os.NewSyscallError("fstatat", err)
+	}
+	return w.sendEntry(&st, l)
+}
+
+// make runs create, which makes the entry name in the directory dir in the
+// client's name, and answers with it.
+func (w *worker) make(h *fuse.Header, name string, create func(dirfd int, name string) error) error {
+	p, err := w.s.entry(h.Node, name)
+	if err != nil {
+		return err
+	}
+	defer w.s.leave(p)
+	if err := w.s.as(h, func() error { return create(p.dir.fd, p.name) }); err != nil {
+		return err
+	}
+	return w.sendNew(p, link{h.Node, name})
+}
+
+func (w *worker) mkdir(r *fuse.MkdirRequest) error {
+	return w.make(&r.Header, r.Name, func(dirfd int, name string) error {
+		return os.NewSyscallError("mkdirat", unix.Mkdirat(dirfd, name, unixMode(r.Mode)&^unix.S_IFMT))
+	})
+}
+
+func (w *worker) mknod(r *fuse.MknodRequest) error {
+	return w.make(&r.Header, r.Name, func(dirfd int, name string) error {
+		return os.NewSyscallError("mknodat", unix.Mknodat(dirfd, name, unixMode(r.Mode), int(r.Rdev)))
+	})
+}
+
+func (w *worker) symlink(r *fuse.SymlinkRequest) error {
+	return w.make(&r.Header, r.NewName, func(dirfd int, name string) error {
+		return os.NewSyscallError("symlinkat", unix.Symlinkat(r.Target, dirfd, name))
+	})
+}
+
+// link gives a node another name.
+func (w *worker) link(r *fuse.LinkRequest) error {
+	n := w.s.nodes.get(r.OldNode)
+	if n == nil {
+		return syscall.ESTALE
+	}
+	p, err := w.s.entry(r.Node, r.NewName)
+	if err != nil {
+		return err
+	}
+	defer w.s.leave(p)
+	var st unix.Stat_t
+	fd, err := w.s.openNode(n, &st)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	// By the descriptor, so that it is this very inode, whatever its names are
+	// by now.
+	if err := unix.Linkat(unix.AT_FDCWD, procPath(fd), p.dir.fd, p.name, unix.AT_SYMLINK_FOLLOW); err != nil {
+		return os.NewSyscallError("linkat", err)
+	}
+	return w.sendNew(p, link{r.Node, r.NewName})
+}
+
+// remove removes a name.
+func (w *worker) remove(r *fuse.RemoveRequest) error {
+	p, err := w.s.entry(r.Node, r.Name)
+	if err != nil {
+		return err
+	}
+	defer w.s.leave(p)
+	var st unix.Stat_t
+	if err := unix.Fstatat(p.dir.fd, r.Name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return os.NewSyscallError("fstatat", err)
+	}
+	flags := 0
+	if r.Dir {
+		flags = unix.AT_REMOVEDIR
+	}
+	if err := unix.Unlinkat(p.dir.fd, r.Name, flags); err != nil {
+		return os.NewSyscallError("unlinkat", err)
+	}
+	w.s.removed(&st, link{r.Node, r.Name})
+	return w.ok()
+}
+
+// removed notes that the inode that stat(2) spoke of has lost a name.
+func (s *Session) removed(st *unix.Stat_t, l link) {
+	key := mapping.IDOf(st)
+	if n := s.nodes.find(key); n != nil {
+		n.dropLink(l)
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR || st.Nlink <= 1 {
+		s.nodes.detach(key)
+		s.files.Forget(key) // its space is free as soon as nobody has it open
+	}
+}
+
+// rename moves a name, over another one if that exists.
+func (w *worker) rename(r *fuse.RenameRequest) error {
+	from, err := w.s.entry(r.Node, r.OldName)
+	if err != nil {
+		return err
+	}
+	defer w.s.leave(from)
+	to, err := w.s.entry(r.NewDir, r.NewName)
+	if err != nil {
+		return err
+	}
+	defer w.s.leave(to)
+
+	w.s.renameMu.Lock()
+	defer w.s.renameMu.Unlock()
+	var moved, replaced unix.Stat_t
+	if err := unix.Fstatat(from.dir.fd, from.name, &moved, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return os.NewSyscallError("fstatat", err)
+	}
+	replaces := unix.Fstatat(to.dir.fd, to.name, &replaced, unix.AT_SYMLINK_NOFOLLOW) == nil
+	if err := unix.Renameat(from.dir.fd, from.name, to.dir.fd, to.name); err != nil {
+		return os.NewSyscallError("renameat", err)
+	}
+	if mapping.IDOf(&moved) == mapping.IDOf(&replaced) {
+		return w.ok() // two names of one inode: rename(2) does nothing
+	}
+	if replaces {
+		w.s.removed(&replaced, link{r.NewDir, r.NewName})
+	}
+	if n := w.s.nodes.find(mapping.IDOf(&moved)); n != nil {
+		n.dropLink(link{r.Node, r.OldName})
+		n.addLink(link{r.NewDir, r.NewName})
+	}
+	return w.ok()
+}
+
+// readlink answers where a symbolic link points. Following it is the client's.
+func (w *worker) readlink(r *fuse.ReadlinkRequest) error {
+	n := w.s.nodes.get(r.Node)
+	if n == nil {
+		return syscall.ESTALE
+	}
+	var st unix.Stat_t
+	p, err := w.s.locate(n, &st)
+	if err != nil {
+		return err
+	}
+	defer w.s.leave(p)
+	var target [unix.PathMax]byte
+	length, err := unix.Readlinkat(p.dir.fd, p.name, target[:])
+	if err != nil {
+		return os.NewSyscallError("readlinkat", err)
+	}
+	return w.send(target[:length])
+}
+
+// statfs answers for the filesystem that a node is on.
+func (w *worker) statfs(r *fuse.StatfsRequest) error {
+	n := w.s.nodes.get(r.Node)
+	if n == nil {
+		return syscall.ESTALE
+	}
+	var st unix.Stat_t
+	p, err := w.s.locate(n, &st)
+	if err != nil {
+		return err
+	}
+	defer w.s.leave(p)
+	fd := p.dir.fd
+	if n.kind == unix.S_IFDIR {
+		d, err := w.s.dir(n)
+		if err != nil {
+			return err
+		}
+		defer w.s.dirs.put(d)
+		fd = d.fd
+	}
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(fd, &fs); err != nil {
+		return os.NewSyscallError("fstatfs", err)
+	}
+	out := statfsOut{
+		Blocks: fs.Blocks, Bfree: fs.Bfree, Bavail: fs.Bavail, Files: fs.Files, Ffree: fs.Ffree,
+		Bsize: uint32(fs.Bsize), Namelen: uint32(fs.Namelen), Frsize: uint32(fs.Frsize),
+	}
+	return w.send(bytesOf(&out))
+}

@@ -1,0 +1,395 @@
+package fs
+
+import (
+	"os"
+	"syscall"
+	"time"
+
+	"bazil.org/fuse"
+	"golang.org/x/sys/unix"
+
+	"mapfs/mapping"
+)
+
+// accessMode is what an open file is to be used for.
+type accessMode int
+
+const (
+	accessRead accessMode = iota
+	accessWrite
+)
+
+// acquire returns the file that serves n, with a reference. It is opened from
+// one of n's names unless it is open already.
+func (s *Session) acquire(n *node, want accessMode) (*mapping.File, error) {
+	if f := n.openFile(); f != nil && f.Ref() {
+		if want == accessRead || f.Writable() {
+			return f, nil
+		}
+		defer f.Release(true)
+		return s.upgrade(n, f)
+	}
+	var st unix.Stat_t
+	p, err := s.locate(n, &st)
+	if err != nil {
+		return nil, err
+	}
+	defer s.leave(p)
+	if f := s.files.Get(&st, want == accessWrite); f != nil {
+		return f, nil
+	}
+	fd, readable, writable, err := s.openBacking(p.dir.fd, p.name, want, st.Mode)
+	if err != nil {
+		return nil, err
+	}
+	return s.adopt(n, fd, readable, writable)
+}
+
+// upgrade opens the inode of f once more, for writing, by its descriptor: it may
+// have no name left.
+func (s *Session) upgrade(n *node, f *mapping.File) (*mapping.File, error) {
+	again := -1
+	err := f.WithDescriptor(func(fd int) (err error) {
+		again, err = unix.Open(procPath(fd), unix.O_RDWR|unix.O_CLOEXEC, 0)
+		return os.NewSyscallError("open", err)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s.adopt(n, again, true, true)
+}
+
+// adopt gives fd, which was opened as n, to the engine. If it is another file by
+// now, nothing of it is touched and the answer is ESTALE: the kernel then looks
+// the name up again.
+func (s *Session) adopt(n *node, fd int, readable, writable bool) (*mapping.File, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || !n.is(&st) {
+		unix.Close(fd)
+		return nil, syscall.ESTALE
+	}
+	return s.files.Open(fd, readable, writable)
+}
+
+// openBacking opens a regular file of the backing directory. A file is opened
+// for writing even if it is only to be read, where that is allowed: overlayfs
+// would otherwise map a copy that later writes do not reach. Programs are the
+// exception, because nobody can run a file that somebody holds open for writing.
+func (s *Session) openBacking(dirfd int, name string, want accessMode, mode uint32) (fd int, readable, writable bool, err error) {
+	const flags = unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC
+	open := func(access int) error {
+		fd, err = unix.Openat(dirfd, name, access|flags, 0)
+		return err
+	}
+	if want == accessRead && (s.opts.ReadOnly || mode&0o111 != 0) {
+		return fd, true, false, os.NewSyscallError("openat", open(unix.O_RDONLY))
+	}
+	if open(unix.O_RDWR) == nil {
+		return fd, true, true, nil
+	}
+	switch {
+	case want == accessRead && open(unix.O_RDONLY) == nil:
+		return fd, true, false, nil
+	case want == accessWrite && err == syscall.EACCES && open(unix.O_WRONLY) == nil:
+		return fd, false, true, nil
+	}
+	if err == syscall.ELOOP || err == syscall.ENXIO || err == syscall.EISDIR {
+		err = syscall.ESTALE // no regular file any more
+	}
+	return -1, false, false, os.NewSyscallError("openat", err)
+}
+
+// wantOf returns what a client's open flags ask for.
+func wantOf(flags fuse.OpenFlags) accessMode {
+	if flags.IsReadOnly() && flags&fuse.OpenTruncate == 0 {
+		return accessRead
+	}
+	return accessWrite
+}
+
+func (w *worker) open(r *fuse.OpenRequest) error {
+	n := w.s.nodes.get(r.Node)
+	if n == nil {
+		return syscall.ESTALE
+	}
+	if n.kind != modeRegular {
+		return syscall.ENXIO // the kernel opens everything else itself
+	}
+	f, err := w.s.acquire(n, wantOf(r.Flags))
+	if err != nil {
+		return err
+	}
+	if r.Flags&fuse.OpenTruncate != 0 {
+		if err := f.Truncate(0); err != nil {
+			f.Release(true)
+			return err
+		}
+		n.changed()
+	}
+	out, err := w.s.newHandle(n, f, r.Flags)
+	if err != nil {
+		f.Release(true)
+		return err
+	}
+	return w.send(bytesOf(&out))
+}
+
+// newHandle makes a handle of an open file, which takes over the reference.
+func (s *Session) newHandle(n *node, f *mapping.File, flags fuse.OpenFlags) (openOut, error) {
+	var st unix.Stat_t
+	if err := f.Stat(&st); err != nil {
+		return openOut{}, err
+	}
+	if wantOf(flags) == accessWrite {
+		n.privileges.Store(0)
+	}
+	var out openOut
+	if n.opened(f, &st) {
+		out.OpenFlags |= uint32(fuse.OpenKeepCache)
+	}
+	out.Fh = uint64(s.handles.add(&handle{node: n, file: f, failures: f.Failures()}))
+	return out, nil
+}
+
+// create makes a file and opens it. A name that exists by now is ESTALE: the
+// kernel checked no permission for opening it, and looks it up again.
+func (w *worker) create(r *fuse.CreateRequest) error {
+	p, err := w.s.entry(r.Node, r.Name)
+	if err != nil {
+		return err
+	}
+	defer w.s.leave(p)
+	fd := -1
+	err = w.s.as(&r.Header, func() (err error) {
+		const flags = unix.O_RDWR | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC
+		fd, err = unix.Openat(p.dir.fd, r.Name, flags, unixMode(r.Mode)&permissionBits)
+		return err
+	})
+	if err == syscall.EEXIST && r.Flags&fuse.OpenExclusive == 0 {
+		return syscall.ESTALE
+	}
+	if err != nil {
+		return os.NewSyscallError("openat", err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		unix.Close(fd)
+		return os.NewSyscallError("fstat", err)
+	}
+	f, err := w.s.files.Open(fd, true, true)
+	if err != nil {
+		return err
+	}
+	var out createOut
+	n := w.s.fillEntry(&out.Entry, &st, link{r.Node, r.Name})
+	if out.Open, err = w.s.newHandle(n, f, r.Flags); err != nil {
+		f.Release(false)
+		w.s.forget(n.id, 1)
+		return err
+	}
+	return w.send(bytesOf(&out))
+}
+
+// read answers straight from the mapping.
+func (w *worker) read(r *fuse.ReadRequest) error {
+	h := w.s.handles.get(r.Handle)
+	if h == nil || h.file == nil {
+		return syscall.EBADF
+	}
+	sent, err := h.file.ReadTo(&w.replier, r.Offset, r.Size)
+	if sent {
+		// The kernel has its answer. An error is one the client was told of
+		// (a page that vanished just now is EIO) or does not wait for any more.
+		return errAnswered
+	}
+	return err
+}
+
+func (w *worker) write(r *fuse.WriteRequest) error {
+	h := w.s.handles.get(r.Handle)
+	if h == nil || h.file == nil {
+		return syscall.EBADF
+	}
+	if err := w.s.dropPrivileges(h, r.Flags&fuse.WriteKillSUIDGID != 0); err != nil {
+		return err
+	}
+	n, err := w.s.store(h, r)
+	if err != nil {
+		return err
+	}
+	if !h.wrote.Load() {
+		h.wrote.Store(true)
+		h.node.changed()
+	}
+	out := writeOut{Size: uint32(n)}
+	return w.send(bytesOf(&out))
+}
+
+// store gives the bytes of a write to the engine.
+func (s *Session) store(h *handle, r *fuse.WriteRequest) (int, error) {
+	if r.Flags&fuse.WriteCache != 0 {
+		// The kernel's cache writes back a client's store, or with -o
+		// writeback any write. Its offset is right even for O_APPEND.
+		return h.file.WriteAt(r.Data, r.Offset, mapping.ByStore)
+	}
+	if r.FileFlags&fuse.OpenAppend == 0 {
+		return h.file.WriteAt(r.Data, r.Offset, mapping.ByWrite)
+	}
+	at, n, err := h.file.Append(r.Data, mapping.ByWrite)
+	if err == nil && at != r.Offset {
+		// Somebody appended past the mount. The kernel believes the bytes are
+		// where it thought the end was.
+		s.notify.invalidate(h.node.id)
+	}
+	return n, err
+}
+
+// Which of a file's privileges are known to be gone; they are looked for again
+// after whatever could bring them back.
+const (
+	noCapabilities uint32 = 1 << iota
+	noSetID
+)
+
+// dropPrivileges makes sure that a written file is no privileged program any
+// more. It costs system calls only once between changes of mode.
+func (s *Session) dropPrivileges(h *handle, kill bool) error {
+	need := noCapabilities
+	if kill {
+		need |= noSetID
+	}
+	if h.node.privileges.Load()&need == need {
+		return nil
+	}
+	if err := s.dropSetID(h.file, kill); err != nil {
+		return err
+	}
+	h.node.privileges.Or(need)
+	return nil
+}
+
+// flush comes with every close(2) of a client.
+func (w *worker) flush(r *fuse.FlushRequest) error {
+	h := w.s.handles.get(r.Handle)
+	if h == nil || h.file == nil {
+		return syscall.EBADF
+	}
+	if h.wrote.Swap(false) {
+		// Puts the time of the last store where others see it.
+		var st unix.Stat_t
+		if err := h.file.Stat(&st); err != nil {
+			return err
+		}
+	}
+	return w.ok()
+}
+
+func (w *worker) release(r *fuse.ReleaseRequest) error {
+	h := w.s.handles.remove(r.Handle)
+	switch {
+	case h == nil:
+		return syscall.EBADF
+	case h.dir != nil:
+		unix.Close(h.dir.fd)
+	default:
+		h.node.closed()
+		h.file.Release(w.s.keepIdle(h))
+	}
+	return w.ok()
+}
+
+// keepIdle reports whether a closed file may stay open and mapped. A program
+// that was written must not: nobody could run it from the backing directory.
+func (s *Session) keepIdle(h *handle) bool {
+	if !h.file.Writable() {
+		return true
+	}
+	var st unix.Stat_t
+	err := h.file.WithDescriptor(func(fd int) error { return unix.Fstat(fd, &st) })
+	return err == nil && st.Mode&0o111 == 0
+}
+
+// fsyncDataOnly is FUSE_FSYNC_FDATASYNC.
+const fsyncDataOnly = 1
+
+func (w *worker) fsync(r *fuse.FsyncRequest) error {
+	h := w.s.handles.get(r.Handle)
+	if h == nil || r.Dir != (h.dir != nil) {
+		return syscall.EBADF
+	}
+	dataOnly := r.Flags&fsyncDataOnly != 0
+	if h.dir != nil {
+		if err := unix.Fsync(h.dir.fd); err != nil {
+			return os.NewSyscallError("fsync", err)
+		}
+		return w.ok()
+	}
+	if err := h.file.Sync(&h.failures, dataOnly); err != nil {
+		return err
+	}
+	return w.ok()
+}
+
+func (w *worker) fallocate(r *fuse.FAllocateRequest) error {
+	h := w.s.handles.get(r.Handle)
+	if h == nil || h.file == nil {
+		return syscall.EBADF
+	}
+	if r.Offset > 1<<63-1 || r.Length > 1<<63-1 {
+		return syscall.EFBIG
+	}
+	if err := h.file.Allocate(uint32(r.Mode), int64(r.Offset), int64(r.Length)); err != nil {
+		return err
+	}
+	h.wrote.Store(true)
+	h.node.changed()
+	return w.ok()
+}
+
+// cacheStamp is how an inode looked when the kernel's cache of its bytes was
+// right.
+type cacheStamp struct {
+	valid        bool
+	size         int64
+	mtime, ctime unix.Timespec
+}
+
+// opened notes that n has one more handle, of f, and reports whether the bytes
+// that the kernel has cached are still right: nobody changed the inode since
+// they were known to be. After a write through the mount they are not trusted,
+// because a change by somebody else at the same time cannot be told apart.
+func (n *node) opened(f *mapping.File, st *unix.Stat_t) (keepCache bool) {
+	now := cacheStamp{valid: true, size: st.Size, mtime: st.Mtim, ctime: st.Ctim}
+	// Time stamps come in steps. An inode that changed just now can change
+	// again without looking different.
+	if newest := max(unix.TimespecToNsec(st.Mtim), unix.TimespecToNsec(st.Ctim)); time.Now().UnixNano()-newest < int64(stampStep) {
+		now.valid = false
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.file = f
+	n.handles++
+	keepCache = now.valid && n.cached == now
+	n.cached = now
+	return keepCache
+}
+
+// stampStep is longer than the step of any kernel's time stamps (a jiffy).
+const stampStep = 20 * time.Millisecond
+
+// closed notes that n has one handle less.
+func (n *node) closed() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.handles--
+	if n.handles == 0 {
+		n.file = nil
+	}
+}
+
+// changed notes that the bytes of n were changed through the mount.
+func (n *node) changed() {
+	n.mu.Lock()
+	n.cached.valid = false
+	n.mu.Unlock()
+}

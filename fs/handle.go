@@ -1,0 +1,84 @@
+package fs
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"bazil.org/fuse"
+	"golang.org/x/sys/unix"
+
+	"mapfs/mapping"
+)
+
+// handle is one open file or directory of a client. Exactly one of file and dir
+// is set.
+type handle struct {
+	node *node
+	file *mapping.File
+	dir  *dirHandle
+
+	// failures is the count of failed write-backs this handle has been told of.
+	// The file's Sync guards it.
+	failures uint64
+	// wrote says that the handle changed the file since the last flush.
+	wrote atomic.Bool
+}
+
+// handleTable finds a handle by its number, which the kernel sends with every
+// read and write: hence a slice.
+type handleTable struct {
+	mu      sync.RWMutex
+	handles []*handle
+	free    []fuse.HandleID
+}
+
+// add stores h and returns its number.
+func (t *handleTable) add(h *handle) fuse.HandleID {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if k := len(t.free); k > 0 {
+		id := t.free[k-1]
+		t.free = t.free[:k-1]
+		t.handles[id] = h
+		return id
+	}
+	t.handles = append(t.handles, h)
+	return fuse.HandleID(len(t.handles) - 1)
+}
+
+// get returns the handle with the given number, or nil.
+func (t *handleTable) get(id fuse.HandleID) *handle {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if uint64(id) >= uint64(len(t.handles)) {
+		return nil
+	}
+	return t.handles[id]
+}
+
+// remove takes a handle out and returns it, or nil.
+func (t *handleTable) remove(id fuse.HandleID) *handle {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if uint64(id) >= uint64(len(t.handles)) {
+		return nil
+	}
+	h := t.handles[id]
+	if h != nil {
+		t.handles[id] = nil
+		t.free = append(t.free, id)
+	}
+	return h
+}
+
+// close closes what the kernel had no time to release.
+func (t *handleTable) close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, h := range t.handles {
+		if h != nil && h.dir != nil {
+			unix.Close(h.dir.fd)
+		}
+	}
+	t.handles, t.free = nil, nil
+}

@@ -1,0 +1,175 @@
+package fs
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"bazil.org/fuse"
+	"golang.org/x/sys/unix"
+
+	"mapfs/mapping"
+)
+
+// node is one inode of the backing directory that the kernel knows by a number.
+// Hard links share it, and a rename keeps it.
+type node struct {
+	id   fuse.NodeID
+	key  mapping.ID
+	kind uint32 // S_IFMT of the mode
+
+	// lookups counts the replies that named the node, less what was forgotten.
+	// It is guarded by the table.
+	lookups uint64
+
+	// privileges says what is known to be gone of what makes a program
+	// privileged.
+	privileges atomic.Uint32
+
+	mu sync.Mutex
+	// links are the names the node was seen under, the newest last. One may be
+	// wrong by now: whoever follows it checks what it finds.
+	links []link
+	// file is the open file while handles of it exist.
+	file    *mapping.File
+	handles int
+	// cached is how the inode looked when the kernel's cache of its bytes was
+	// last known to be right.
+	cached cacheStamp
+}
+
+// link is a name in a directory. The directory is named by number: a number is
+// never used again, so a link into a forgotten directory leads nowhere.
+type link struct {
+	dir  fuse.NodeID
+	name string
+}
+
+// addLink makes l the newest of n's names. n.mu must not be held.
+func (n *node) addLink(l link) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if k := len(n.links); k > 0 && n.links[k-1] == l {
+		return
+	}
+	n.links = slices.DeleteFunc(n.links, func(have link) bool { return have == l })
+	n.links = append(n.links, l)
+}
+
+// dropLink forgets one of n's names.
+func (n *node) dropLink(l link) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.links = slices.DeleteFunc(n.links, func(have link) bool { return have == l })
+}
+
+// linkAt returns the i-th newest name of n.
+func (n *node) linkAt(i int) (link, bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if i >= len(n.links) {
+		return link{}, false
+	}
+	return n.links[len(n.links)-1-i], true
+}
+
+// openFile returns the file if n is open.
+func (n *node) openFile() *mapping.File {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.file
+}
+
+// is reports whether stat(2) spoke of the inode that n stands for.
+func (n *node) is(st *unix.Stat_t) bool {
+	return mapping.IDOf(st) == n.key && st.Mode&unix.S_IFMT == n.kind
+}
+
+// nodeTable holds the nodes the kernel knows.
+type nodeTable struct {
+	mu    sync.Mutex
+	byID  map[fuse.NodeID]*node
+	byKey map[mapping.ID]*node
+	next  fuse.NodeID
+}
+
+// init makes the table with the root in it.
+func (t *nodeTable) init(root *unix.Stat_t) *node {
+	n := &node{id: fuse.RootID, key: mapping.IDOf(root), kind: unix.S_IFDIR, lookups: 1}
+	t.byID = map[fuse.NodeID]*node{n.id: n}
+	t.byKey = map[mapping.ID]*node{n.key: n}
+	t.next = n.id + 1
+	return n
+}
+
+// get returns the node with the given number, or nil.
+func (t *nodeTable) get(id fuse.NodeID) *node {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.byID[id]
+}
+
+// find returns the node of the given inode, or nil.
+func (t *nodeTable) find(key mapping.ID) *node {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.byKey[key]
+}
+
+// look returns the node of the inode that stat(2) spoke of, found under l, and
+// counts a lookup: before the reply is sent, because the kernel can forget the
+// node before a count after it.
+func (t *nodeTable) look(st *unix.Stat_t, l link) *node {
+	key := mapping.IDOf(st)
+	t.mu.Lock()
+	n := t.byKey[key]
+	if n == nil || n.kind != st.Mode&unix.S_IFMT {
+		// An inode that changed its kind is another file with a number that
+		// was free again. The node of the old one is found by its number only.
+		n = &node{id: t.next, key: key, kind: st.Mode & unix.S_IFMT}
+		t.next++
+		t.byID[n.id] = n
+		t.byKey[key] = n
+	}
+	n.lookups++
+	t.mu.Unlock()
+	if n.id != fuse.RootID {
+		n.addLink(l)
+	}
+	return n
+}
+
+// forget takes count lookups of a node back and returns the node if the kernel
+// knows it no longer.
+func (t *nodeTable) forget(id fuse.NodeID, count uint64) *node {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := t.byID[id]
+	if n == nil || n.id == fuse.RootID {
+		return nil
+	}
+	n.lookups -= min(count, n.lookups)
+	if n.lookups > 0 {
+		return nil
+	}
+	delete(t.byID, n.id)
+	if t.byKey[n.key] == n {
+		delete(t.byKey, n.key)
+	}
+	return n
+}
+
+// detach ends the inode's claim to its node: the inode's last name is gone, so
+// its number may soon belong to another file.
+func (t *nodeTable) detach(key mapping.ID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.byKey, key)
+}
+
+// len returns the number of nodes.
+func (t *nodeTable) len() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.byID)
+}

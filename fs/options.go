@@ -1,0 +1,52 @@
+package fs
+
+import (
+	"log/slog"
+	"time"
+)
+
+// DefaultTimeout is how long the kernel may keep a name or a file's attributes
+// before it asks again, unless Options say otherwise. It is libfuse's default.
+const DefaultTimeout = time.Second
+
+// Options say what is mounted where, and how.
+type Options struct {
+	// Backing is the directory that the mount mirrors; Mountpoint is the
+	// directory it appears on. Both must exist and neither may lie inside the
+	// other.
+	Backing, Mountpoint string
+
+	// FSName is the mount's source in /proc/self/mountinfo; Backing if empty.
+	FSName string
+
+	// ReadOnly refuses every change (mount(8): ro).
+	ReadOnly bool
+	// AllowOther lets users other than the mounter reach the mount.
+	AllowOther bool
+	// DefaultPermissions lets the kernel check every access against the mode,
+	// owner and group that the mount shows (fuse(8)).
+	DefaultPermissions bool
+	// NonEmpty allows a mount point that has entries.
+	NonEmpty bool
+
+	// SUID and Dev let set-id bits and device nodes take effect; both need
+	// root. NoExec refuses to run programs; NoATime keeps access times as they
+	// are. All four are mount(8)'s.
+	SUID, Dev, NoExec, NoATime bool
+
+	// Writeback lets the kernel collect writes and send them later
+	// (FUSE_WRITEBACK_CACHE). A write is then acknowledged before it reaches
+	// the mapping.
+	Writeback bool
+
+	// AttrTimeout and EntryTimeout bound how long the kernel may use an
+	// attribute or a name (absent ones too) without asking. 0 means never.
+	AttrTimeout, EntryTimeout time.Duration
+
+	// MaxMappings caps the mappings that live at a time; 0 picks a cap well
+	// below vm.max_map_count, whose exhaustion would end the process.
+	MaxMappings int
+
+	// Log gets what the daemon has to say; slog.Default if nil.
+	Log *slog.Logger
+}

@@ -1,0 +1,136 @@
+package fs
+
+import (
+	"os"
+	"sync"
+	"syscall"
+	"unsafe"
+
+	"bazil.org/fuse"
+	"golang.org/x/sys/unix"
+
+	"mapfs/mapping"
+)
+
+// dirHandle is an open directory. The kernel asks for a few entries at a time;
+// the backing filesystem is asked for many.
+type dirHandle struct {
+	fd  int
+	dev uint64
+
+	// mu guards the rest: readdir of one open directory can come from several
+	// threads.
+	mu sync.Mutex
+	// buf[at:end] are entries that getdents64(2) returned and nobody was told
+	// yet; next is the offset that the first of them answers to.
+	buf     []byte
+	at, end int
+	next    int64
+}
+
+// direntsSize is how many bytes of entries are asked for at a time.
+const direntsSize = 32 << 10
+
+func (w *worker) opendir(r *fuse.OpenRequest) error {
+	n := w.s.nodes.get(r.Node)
+	if n == nil {
+		return syscall.ESTALE
+	}
+	d, err := w.s.dir(n)
+	if err != nil {
+		return err
+	}
+	defer w.s.dirs.put(d)
+	fd, err := unix.Openat(d.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("openat", err)
+	}
+	h := &handle{node: n, dir: &dirHandle{fd: fd, dev: n.key.Dev}}
+	out := openOut{Fh: uint64(w.s.handles.add(h))}
+	return w.send(bytesOf(&out))
+}
+
+// readdir answers with the entries from an offset on. Offsets are the backing
+// filesystem's own cookies, so they stay right while entries come and go, and
+// seekdir(3) works.
+func (w *worker) readdir(r *fuse.ReadRequest) error {
+	h := w.s.handles.get(r.Handle)
+	if h == nil || h.dir == nil {
+		return syscall.EBADF
+	}
+	out := bounceBuffers.Get().(*[]byte)
+	defer bounceBuffers.Put(out)
+	size := min(r.Size, cap(*out))
+	h.dir.mu.Lock()
+	entries, err := h.dir.read((*out)[:0:size], r.Offset, &w.s.devices)
+	h.dir.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return w.send(entries)
+}
+
+// bounceBuffers holds buffers for answers of variable length.
+var bounceBuffers = sync.Pool{New: func() any { b := make([]byte, 128<<10); return &b }}
+
+// read appends the entries from off on to out, as many as its capacity allows.
+// d.mu must be held.
+func (d *dirHandle) read(out []byte, off int64, devices *deviceTable) ([]byte, error) {
+	if off != d.next || off == 0 {
+		if _, err := unix.Seek(d.fd, off, unix.SEEK_SET); err != nil {
+			return nil, os.NewSyscallError("lseek", err)
+		}
+		d.at, d.end, d.next = 0, 0, off
+	}
+	if d.buf == nil {
+		d.buf = make([]byte, direntsSize)
+	}
+	for {
+		if d.at == d.end {
+			n, err := unix.Getdents(d.fd, d.buf)
+			if err != nil {
+				if len(out) > 0 {
+					return out, nil // told at the next call
+				}
+				return nil, os.NewSyscallError("getdents64", err)
+			}
+			if n == 0 {
+				return out, nil
+			}
+			d.at, d.end = 0, n
+		}
+		entry := (*unix.Dirent)(unsafe.Pointer(&d.buf[d.at]))
+		name := d.buf[d.at+direntName : d.at+int(entry.Reclen)]
+		name = name[:clen(name)]
+		length := int(unsafe.Sizeof(direntHeader{})) + (len(name)+7)&^7
+		if len(out)+length > cap(out) {
+			return out, nil
+		}
+		header := direntHeader{
+			Ino:     devices.inode(mapping.ID{Dev: d.dev, Ino: entry.Ino}),
+			Off:     uint64(entry.Off),
+			Namelen: uint32(len(name)),
+			Type:    uint32(entry.Type),
+		}
+		start := len(out)
+		out = append(append(out, bytesOf(&header)...), name...)
+		for len(out) < start+length {
+			out = append(out, 0)
+		}
+		d.at += int(entry.Reclen)
+		d.next = entry.Off
+	}
+}
+
+// direntName is where the name begins in struct linux_dirent64.
+const direntName = int(unsafe.Offsetof(unix.Dirent{}.Name))
+
+// clen returns the length of the NUL-terminated string in b.
+func clen(b []byte) int {
+	for i, c := range b {
+		if c == 0 {
+			return i
+		}
+	}
+	return len(b)
+}

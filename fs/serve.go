@@ -1,0 +1,188 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"runtime/debug"
+	"syscall"
+
+	"bazil.org/fuse"
+)
+
+// maxIdleWorkers is how many workers may wait for requests at a time. One more
+// is started whenever the last waiting one gets a request, so a request that
+// takes long never keeps others waiting; those too many end.
+const maxIdleWorkers = 4
+
+// Serve answers requests until the mount is unmounted, then writes everything
+// back. It returns the error of that, or what ended the session early.
+func (s *Session) Serve() error {
+	fatal := make(chan error, 1)
+	s.idleWorkers.Add(1)
+	s.workers.Go(func() { s.work(fatal) })
+	s.workers.Wait()
+	err := s.Sync()
+	s.close()
+	select {
+	case early := <-fatal:
+		return errors.Join(early, err)
+	default:
+		return err
+	}
+}
+
+// worker reads requests and answers them, one at a time.
+type worker struct {
+	replier
+	s *Session
+}
+
+// work reads and answers requests until there are no more or there are workers
+// enough. A worker counts as idle from its start or its last answer to its next
+// request.
+func (s *Session) work(fatal chan<- error) {
+	w := &worker{s: s}
+	w.dev = s.dev
+	for {
+		request, err := s.conn.ReadRequest()
+		if s.idleWorkers.Add(-1) == 0 && err == nil {
+			s.idleWorkers.Add(1)
+			s.workers.Go(func() { s.work(fatal) })
+		}
+		switch {
+		case err == nil:
+			w.answer(request)
+		case errors.Is(err, io.EOF):
+			return
+		case errors.Is(err, syscall.EINTR), errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.ENOENT):
+			// ENOENT: the request was interrupted before it could be read.
+		default:
+			select {
+			case fatal <- fmt.Errorf("reading a request: %w", err):
+			default:
+			}
+			return
+		}
+		if s.idleWorkers.Add(1) > maxIdleWorkers {
+			s.idleWorkers.Add(-1)
+			return
+		}
+	}
+}
+
+// answer handles one request and answers it. A bug in a handler costs the
+// client an EIO and not everybody the mount.
+func (w *worker) answer(request fuse.Request) {
+	w.start(request.Hdr())
+	defer func() {
+		if e := recover(); e != nil {
+			w.s.log.Error("a request failed", "request", request.String(), "panic", e, "stack", string(debug.Stack()))
+			if w.request != nil {
+				w.fail(syscall.EIO)
+				w.finish()
+			}
+		}
+	}()
+	if err := w.handle(request); err != nil && err != errAnswered {
+		if err := w.fail(errnoOf(err)); err != nil && err != syscall.ENOENT {
+			w.s.log.Error("a reply was refused", "error", err)
+		}
+	}
+	w.finish()
+}
+
+// errAnswered says that a handler has answered already, well or not.
+var errAnswered = errors.New("answered")
+
+// handle does what a request asks for and answers it. An error is still to be
+// answered by the caller.
+func (w *worker) handle(request fuse.Request) error {
+	switch r := request.(type) {
+	case *fuse.ReadRequest:
+		if r.Dir {
+			return w.readdir(r)
+		}
+		return w.read(r)
+	case *fuse.WriteRequest:
+		return w.write(r)
+	case *fuse.LookupRequest:
+		return w.lookup(r)
+	case *fuse.GetattrRequest:
+		return w.getattr(r)
+	case *fuse.SetattrRequest:
+		return w.setattr(r)
+	case *fuse.OpenRequest:
+		if r.Dir {
+			return w.opendir(r)
+		}
+		return w.open(r)
+	case *fuse.CreateRequest:
+		return w.create(r)
+	case *fuse.FlushRequest:
+		return w.flush(r)
+	case *fuse.ReleaseRequest:
+		return w.release(r)
+	case *fuse.FsyncRequest:
+		return w.fsync(r)
+	case *fuse.FAllocateRequest:
+		return w.fallocate(r)
+	case *fuse.ForgetRequest:
+		w.s.forget(r.Node, r.N)
+		return errAnswered
+	case *fuse.BatchForgetRequest:
+		for _, f := range r.Forget {
+			w.s.forget(f.NodeID, f.N)
+		}
+		return errAnswered
+	case *fuse.MkdirRequest:
+		return w.mkdir(r)
+	case *fuse.MknodRequest:
+		return w.mknod(r)
+	case *fuse.SymlinkRequest:
+		return w.symlink(r)
+	case *fuse.LinkRequest:
+		return w.link(r)
+	case *fuse.RemoveRequest:
+		return w.remove(r)
+	case *fuse.RenameRequest:
+		return w.rename(r)
+	case *fuse.ReadlinkRequest:
+		return w.readlink(r)
+	case *fuse.StatfsRequest:
+		return w.statfs(r)
+	case *fuse.AccessRequest:
+		return w.access(r)
+	case *fuse.GetxattrRequest:
+		return w.getxattr(r)
+	case *fuse.ListxattrRequest:
+		return w.listxattr(r)
+	case *fuse.SetxattrRequest:
+		return w.setxattr(r)
+	case *fuse.RemovexattrRequest:
+		return w.removexattr(r)
+	case *fuse.InterruptRequest:
+		// Nothing here waits for a client, so a request that is to be
+		// interrupted is about to be answered anyway.
+		return errAnswered
+	case *fuse.DestroyRequest:
+		return w.ok()
+	default:
+		// What the library cannot decode (rename2, lseek, copy_file_range,
+		// tmpfile, ioctl ...), and locks, which the kernel then keeps itself.
+		return syscall.ENOSYS
+	}
+}
+
+// forget drops lookups of a node, and what was kept for it if it is not known
+// any more.
+func (s *Session) forget(id fuse.NodeID, count uint64) {
+	n := s.nodes.forget(id, count)
+	if n == nil {
+		return
+	}
+	s.dirs.forget(id)
+	if n.kind == modeRegular {
+		s.files.Forget(n.key)
+	}
+}

@@ -1,0 +1,190 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"bazil.org/fuse"
+	"golang.org/x/sys/unix"
+
+	"mapfs/mapping"
+)
+
+// Session is one mounted backing directory.
+type Session struct {
+	opts Options
+	log  *slog.Logger
+	conn *fuse.Conn
+	dev  int // a duplicate of the session's descriptor
+
+	files   *mapping.Table
+	nodes   nodeTable
+	dirs    dirCache
+	handles handleTable
+	notify  notifier
+	devices deviceTable
+
+	// uid and gid are the daemon's own; what others create is created in
+	// their name when the daemon is root.
+	uid, gid uint32
+
+	// renameMu is held by a rename from its system call to its note in the
+	// nodes. Whoever finds a node at none of its names waits for that.
+	renameMu sync.RWMutex
+
+	idleWorkers atomic.Int32
+	workers     sync.WaitGroup
+}
+
+// Mount mounts opts.Backing on opts.Mountpoint. When it returns the mount is in
+// the mount table; it answers as soon as [Session.Serve] runs.
+//
+// The caller's umask applies to what clients create and should be 0: the kernel
+// has applied the client's already.
+func Mount(opts Options) (*Session, error) {
+	if err := checkMount(&opts); err != nil {
+		return nil, err
+	}
+	s := &Session{opts: opts, log: opts.Log, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid())}
+	if s.log == nil {
+		s.log = slog.Default()
+	}
+	if err := s.openRoot(); err != nil {
+		return nil, err
+	}
+	if err := s.mount(); err != nil {
+		s.dirs.close()
+		return nil, err
+	}
+	s.files = mapping.NewTable(mapping.Config{MaxMappings: opts.MaxMappings, Log: s.log})
+	s.notify.start(s.conn, s.log)
+	return s, nil
+}
+
+// openRoot opens the backing directory and makes the root node.
+func (s *Session) openRoot() error {
+	fd, err := unix.Open(s.opts.Backing, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: s.opts.Backing, Err: err}
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		unix.Close(fd)
+		return &os.PathError{Op: "stat", Path: s.opts.Backing, Err: err}
+	}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		limit.Cur = 1024
+	}
+	s.dirs.max = int(min(limit.Cur, 1<<20) / 4)
+	s.dirs.dirs = make(map[fuse.NodeID]*dirFD)
+	s.devices.init(st.Dev)
+	s.devices.written(st.Dev, fd)
+	s.dirs.add(s.nodes.init(&st).id, fd) // held for ever
+	return nil
+}
+
+// mountLock keeps two mounts of one process apart while each looks for its
+// descriptor.
+var mountLock sync.Mutex
+
+// mount makes the mount and finds the session's descriptor.
+func (s *Session) mount() error {
+	mountLock.Lock()
+	defer mountLock.Unlock()
+	before, err := openDevices()
+	if err != nil {
+		return err
+	}
+	fsname := s.opts.FSName
+	if fsname == "" {
+		fsname = s.opts.Backing
+	}
+	options := []fuse.MountOption{
+		fuse.FSName(fsname),
+		fuse.Subtype("mapfs"),
+		fuse.AsyncRead(),
+		fuse.MaxReadahead(maxReadahead),
+		fuse.HandleKillPriv(),
+		fuse.CacheSymlinks(),
+	}
+	for _, o := range []struct {
+		on  bool
+		add fuse.MountOption
+	}{
+		{s.opts.ReadOnly, fuse.ReadOnly()},
+		{s.opts.AllowOther, fuse.AllowOther()},
+		{s.opts.DefaultPermissions, fuse.DefaultPermissions()},
+		{s.opts.SUID, fuse.AllowSUID()},
+		{s.opts.Dev, fuse.AllowDev()},
+		{s.opts.Writeback, fuse.WritebackCache()},
+	} {
+		if o.on {
+			options = append(options, o.add)
+		}
+	}
+	if s.conn, err = fuse.Mount(s.opts.Mountpoint, options...); err != nil {
+		return fmt.Errorf("mount on %s: %w", s.opts.Mountpoint, err)
+	}
+	if s.dev, err = sessionDevice(before); err == nil {
+		err = setMountFlags(&s.opts)
+	}
+	if err != nil {
+		s.conn.Close()
+		return errors.Join(err, Unmount(s.opts.Mountpoint, true))
+	}
+	return nil
+}
+
+// setMountFlags sets the flags that fusermount3 is not told by the library.
+func setMountFlags(opts *Options) error {
+	var flags uint64
+	if opts.NoExec {
+		flags |= unix.MOUNT_ATTR_NOEXEC
+	}
+	if opts.NoATime {
+		flags |= unix.MOUNT_ATTR_NOATIME
+	}
+	if flags == 0 {
+		return nil
+	}
+	change := unix.MountAttr{Attr_set: flags}
+	if opts.NoATime {
+		change.Attr_clr = unix.MOUNT_ATTR__ATIME // the three choices of atime are one field
+	}
+	if err := unix.MountSetattr(unix.AT_FDCWD, opts.Mountpoint, unix.AT_SYMLINK_NOFOLLOW, &change); err != nil {
+		return &os.PathError{Op: "mount_setattr", Path: opts.Mountpoint, Err: err}
+	}
+	return nil
+}
+
+// maxReadahead is how much the kernel may read ahead of a client, in bytes. It
+// splits what it reads ahead into requests of at most 128 KiB.
+const maxReadahead = 1 << 20
+
+// Sync writes back everything that is unsynced: every mapping, and then the
+// filesystems below, for what was closed long ago.
+func (s *Session) Sync() error {
+	errs := []error{s.files.SyncAll()}
+	for _, fd := range s.devices.descriptors() {
+		if err := unix.Syncfs(fd); err != nil {
+			errs = append(errs, os.NewSyscallError("syncfs", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// close gives up everything after the last request was answered.
+func (s *Session) close() {
+	s.notify.stop()
+	s.handles.close()
+	s.files.Close()
+	s.dirs.close()
+	s.devices.close()
+	unix.Close(s.dev)
+	s.conn.Close()
+}

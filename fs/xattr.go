@@ -1,0 +1,125 @@
+package fs
+
+import (
+	"os"
+	"syscall"
+
+	"bazil.org/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// Extended attributes are the backing inode's. They are reached through the
+// name of a descriptor under /proc followed by the entry's name: a path of two
+// steps, however deep the file is, that does not follow a symbolic link at its
+// end.
+
+// xattrPath returns a path that leads to n without following it. done ends its
+// use.
+func (s *Session) xattrPath(n *node) (path string, done func(), err error) {
+	var st unix.Stat_t
+	p, err := s.locate(n, &st)
+	if err == nil {
+		return procPath(p.dir.fd) + "/" + p.name, func() { s.leave(p) }, nil
+	}
+	return "", nil, err
+}
+
+// withXattrs calls fn with what reaches the extended attributes of n: by name,
+// or by descriptor for a file that is open without a name.
+func (s *Session) withXattrs(n *node, fn func(path string, follow bool) error) error {
+	path, done, err := s.xattrPath(n)
+	if err == nil {
+		defer done()
+		return fn(path, false)
+	}
+	if f := n.openFile(); f != nil {
+		return f.WithDescriptor(func(fd int) error { return fn(procPath(fd), true) })
+	}
+	return err
+}
+
+func (w *worker) getxattr(r *fuse.GetxattrRequest) error {
+	return w.xattrValue(r.Node, r.Size, func(path string, follow bool, buf []byte) (int, error) {
+		get := unix.Lgetxattr
+		if follow {
+			get = unix.Getxattr
+		}
+		n, err := get(path, r.Name, buf)
+		return n, os.NewSyscallError("getxattr", err)
+	})
+}
+
+func (w *worker) listxattr(r *fuse.ListxattrRequest) error {
+	return w.xattrValue(r.Node, r.Size, func(path string, follow bool, buf []byte) (int, error) {
+		list := unix.Llistxattr
+		if follow {
+			list = unix.Listxattr
+		}
+		n, err := list(path, buf)
+		return n, os.NewSyscallError("listxattr", err)
+	})
+}
+
+// xattrValue answers with what get puts into a buffer of the size the client
+// has, or, for size 0, with the size it would take. A buffer that is too small
+// is ERANGE from the backing filesystem.
+func (w *worker) xattrValue(id fuse.NodeID, size uint32, get func(path string, follow bool, buf []byte) (int, error)) error {
+	n := w.s.nodes.get(id)
+	if n == nil {
+		return syscall.ESTALE
+	}
+	// The largest value and the largest list are 64 KiB each (xattr(7)).
+	buf := bounceBuffers.Get().(*[]byte)
+	defer bounceBuffers.Put(buf)
+	b := (*buf)[:min(int(size), cap(*buf))]
+	var length int
+	err := w.s.withXattrs(n, func(path string, follow bool) (err error) {
+		length, err = get(path, follow, b)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if size == 0 {
+		out := xattrOut{Size: uint32(length)}
+		return w.send(bytesOf(&out))
+	}
+	return w.send(b[:length])
+}
+
+func (w *worker) setxattr(r *fuse.SetxattrRequest) error {
+	n := w.s.nodes.get(r.Node)
+	if n == nil {
+		return syscall.ESTALE
+	}
+	err := w.s.withXattrs(n, func(path string, follow bool) error {
+		set := unix.Lsetxattr
+		if follow {
+			set = unix.Setxattr
+		}
+		return os.NewSyscallError("setxattr", set(path, r.Name, r.Xattr, int(r.Flags)))
+	})
+	if err != nil {
+		return err
+	}
+	n.privileges.Store(0)
+	return w.ok()
+}
+
+func (w *worker) removexattr(r *fuse.RemovexattrRequest) error {
+	n := w.s.nodes.get(r.Node)
+	if n == nil {
+		return syscall.ESTALE
+	}
+	err := w.s.withXattrs(n, func(path string, follow bool) error {
+		remove := unix.Lremovexattr
+		if follow {
+			remove = unix.Removexattr
+		}
+		return os.NewSyscallError("removexattr", remove(path, r.Name))
+	})
+	if err != nil {
+		return err
+	}
+	return w.ok()
+}

@@ -1,0 +1,51 @@
+// Package mapping serves files from memory mappings: reads are loads from, and
+// writes are stores to, one MAP_SHARED mapping of each file (mmap(2)), and
+// write-back is msync(2). It knows nothing of FUSE.
+//
+// # Units
+//
+// Offsets (off), spans (length) and file lengths (size) are bytes. A page is
+// PageSize bytes; page indexes count from the beginning of the file. A [Range]
+// is half-open.
+//
+// # Coherence
+//
+// A [File] stands for one inode of the backing filesystem, however many names
+// and handles it has. Its mapping and read(2)/write(2) by anybody else share the
+// kernel's page cache, so every store is visible to every process at once. What
+// is not yet on the device is remembered page by page until a [File.Sync] has
+// succeeded.
+//
+// # Faults
+//
+// A load or store can fault: the file was truncated by somebody else, the
+// device failed, the filesystem is full and the page was a hole. Every touch of
+// mapped memory therefore goes through the guarded functions of fault.go, which
+// turn SIGBUS and SIGSEGV into a refusal; the operation is then repeated by
+// pread(2) or pwrite(2), which tell the true count and errno. Mapped memory is
+// never handed out of the package except to the kernel.
+//
+// # Errors
+//
+// Errors are *os.SyscallError around the errno of the system call that failed.
+// A short read is no error: it means the end of the file. A write that stops
+// early returns the count that was stored and no error, as write(2) does.
+//
+// # Concurrency
+//
+// All methods may be called at the same time from any goroutine. The race
+// detector does not see mapped memory: loads and stores of the same bytes may
+// overlap and then tear, exactly as with any shared mapping.
+//
+// Lock order, the outer first:
+//
+//	File.growMu              one change of size at a time
+//	  File.syncMu            one write-back at a time; keeps the mapping and the descriptor
+//	    File.mu              shared: use the mapping; exclusive: shrink the file, replace or drop the mapping
+//	      pageRecord.mu      the chunks of the page record
+//	      Table.mu           the set of files, the idle list, the ring of mappings
+//
+// No system call that can wait is made under Table.mu. A file's locks are never
+// waited for under another file's: the evictor only tries them, and passes over
+// a file that is busy.
+package mapping

@@ -1,0 +1,374 @@
+package mapping
+
+import (
+	"os"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// An Outlet is where the bytes of a read go when they need not pass through
+// memory of the Go heap.
+type Outlet interface {
+	// Begin is told that n bytes will follow. It returns the descriptor to
+	// write to and what must stand before the bytes in the same writev(2).
+	Begin(n int) (fd int, header []byte)
+}
+
+// bounce holds buffers for reads that the mapping cannot serve.
+var bounce = sync.Pool{New: func() any { return new([bounceSize]byte) }}
+
+// bounceSize is the most bytes one ReadTo passes through a bounce buffer.
+const bounceSize = 128 << 10
+
+// ReadTo sends up to n bytes from off to the outlet, straight from the mapping.
+// Fewer are sent only at the end of the file. sent reports whether the outlet's
+// descriptor was written to, rightly or not: an error before that is the
+// caller's to report.
+func (f *File) ReadTo(out Outlet, off int64, n int) (sent bool, err error) {
+	g, ok := RangeOf(off, int64(n))
+	if !ok {
+		return false, os.NewSyscallError("read", syscall.EINVAL)
+	}
+	mem := f.rlock(min(g.End, f.size.Load()), forReading)
+	defer f.mu.RUnlock()
+	size := f.size.Load()
+	known := false // the size is the kernel's, just asked for
+	if g.End > size {
+		if size, err = f.refreshSizeLocked(); err != nil {
+			return false, err
+		}
+		known = true
+	}
+	g = g.Intersect(Range{0, size})
+	if g.Empty() {
+		fd, header := out.Begin(0)
+		_, err = f.sys.writev(fd, header, nil)
+		return true, err
+	}
+	if g.End > int64(len(mem)) || !f.presentLocked(mem, g, known) {
+		return f.bounceTo(out, g)
+	}
+	fd, header := out.Begin(int(g.Len()))
+	if _, err = f.sys.writev(fd, header, mem[g.Off:g.End]); err != nil {
+		return true, err
+	}
+	f.record.set(g, pageLoaded)
+	return true, nil
+}
+
+// presentLocked reports whether the bytes of g are there to be sent: a page that
+// vanished because somebody else truncated the file would make the writev fail
+// after the kernel has taken the answer for an error. Pages that were loaded
+// before are touched; for others it is cheaper to ask for the size than to wait
+// for a page in user mode. f.mu must be held.
+func (f *File) presentLocked(mem []byte, g Range, known bool) bool {
+	if f.record.all(g, pageLoaded) {
+		return touch(mem[g.Off:g.End])
+	}
+	if known {
+		return true
+	}
+	var st unix.Stat_t
+	return f.sys.fstat(f.fd, &st) == nil && st.Size >= g.End
+}
+
+// bounceTo sends the bytes of g by way of pread(2).
+func (f *File) bounceTo(out Outlet, g Range) (sent bool, err error) {
+	buf := bounce.Get().(*[bounceSize]byte)
+	defer bounce.Put(buf)
+	n, err := f.preadFull(buf[:min(g.Len(), bounceSize)], g.Off)
+	if err != nil && n == 0 {
+		return false, err
+	}
+	fd, header := out.Begin(n)
+	_, err = f.sys.writev(fd, header, buf[:n])
+	return true, err
+}
+
+// preadFull reads until p is full or the file ends.
+func (f *File) preadFull(p []byte, off int64) (n int, err error) {
+	for n < len(p) {
+		m, err := f.sys.pread(f.fd, p[n:], off+int64(n))
+		if err != nil {
+			return n, err
+		}
+		if m == 0 {
+			break
+		}
+		n += m
+	}
+	return n, nil
+}
+
+// ReadAt loads len(p) bytes from off into p. It returns fewer only at the end of
+// the file, and then no error.
+func (f *File) ReadAt(p []byte, off int64) (int, error) {
+	g, ok := RangeOf(off, int64(len(p)))
+	if !ok {
+		return 0, os.NewSyscallError("read", syscall.EINVAL)
+	}
+	mem := f.rlock(min(g.End, f.size.Load()), forReading)
+	defer f.mu.RUnlock()
+	size := f.size.Load()
+	if g.End > size {
+		var err error
+		if size, err = f.refreshSizeLocked(); err != nil {
+			return 0, err
+		}
+	}
+	g = g.Intersect(Range{0, size})
+	p = p[:g.Len()]
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if g.End <= int64(len(mem)) && load(p, mem[g.Off:g.End]) {
+		f.record.set(g, pageLoaded)
+		return len(p), nil
+	}
+	return f.preadFull(p, g.Off)
+}
+
+// WriteAt stores p at off and returns how many bytes were stored: fewer than
+// len(p) when the filesystem filled up on the way. A write past the end grows
+// the file by just what was stored; the bytes between are zero. cause says who
+// changed the bytes.
+func (f *File) WriteAt(p []byte, off int64, cause Cause) (int, error) {
+	g, ok := RangeOf(off, int64(len(p)))
+	if !ok {
+		return 0, os.NewSyscallError("write", syscall.EFBIG)
+	}
+	if g.Empty() {
+		return 0, nil
+	}
+	if g.End <= f.size.Load() {
+		if n, done, err := f.overwrite(p, g, cause); done {
+			return n, err
+		}
+	}
+	return f.extend(p, g, cause)
+}
+
+// overwrite stores p at g, which lies inside the file. done is false when the
+// file has become shorter meanwhile.
+//
+// How is chosen page by page history: the first write to a page since its last
+// write-back goes by pwrite(2), which is the cheapest way to a page that is not
+// in the page table; the second by process_vm_writev(2), where the kernel makes
+// the page writable; from the third on a plain copy does.
+func (f *File) overwrite(p []byte, g Range, cause Cause) (n int, done bool, err error) {
+	warm := f.record.all(g, pageWritten)
+	var mem []byte
+	if warm {
+		mem = f.rlock(g.End, forWriting)
+	} else {
+		f.mu.RLock() // pwrite needs no mapping
+	}
+	defer f.mu.RUnlock()
+	if g.End > f.size.Load() {
+		return 0, false, nil
+	}
+	if g.End <= int64(len(mem)) {
+		mem = mem[g.Off:g.End]
+		switch {
+		case f.record.all(g, pageStored) || f.table.vmwriteOff.Load():
+			done = store(mem, p)
+		default:
+			done = f.sys.vmwrite(mem, p) == nil
+		}
+	}
+	if done {
+		f.stored()
+		f.record.set(g, pageWritten|pageStored|cause.state())
+		return len(p), true, nil
+	}
+	n, err = f.pwriteFull(p, g.Off)
+	f.record.set(Range{g.Off, g.Off + int64(n)}, pageWritten|cause.state())
+	return n, true, err
+}
+
+// pwriteFull writes until p is at its end, an error comes or nothing more is
+// taken. The error is only returned when nothing was written: the next write
+// will meet it again.
+func (f *File) pwriteFull(p []byte, off int64) (n int, err error) {
+	for n < len(p) {
+		m, err := f.sys.pwrite(f.fd, p[n:], off+int64(n))
+		if err != nil {
+			if n > 0 {
+				return n, nil
+			}
+			return 0, err
+		}
+		if m == 0 {
+			break
+		}
+		n += m
+	}
+	return n, nil
+}
+
+// extend stores p at g, which reaches past the end of the file. Growth and bytes
+// come in one pwrite(2): a crash between them leaves no zeros behind, and a full
+// filesystem is told before the size changes.
+func (f *File) extend(p []byte, g Range, cause Cause) (int, error) {
+	f.growMu.Lock()
+	defer f.growMu.Unlock()
+	if err := f.clearTail(g.Off); err != nil {
+		return 0, err
+	}
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	n, err := f.pwriteFull(p, g.Off)
+	f.grownLocked(Range{g.Off, g.Off + int64(n)}, cause)
+	return n, err
+}
+
+// Append stores p at the end of the file, wherever others have moved it, and
+// returns where that was.
+func (f *File) Append(p []byte, cause Cause) (off int64, n int, err error) {
+	if len(p) == 0 {
+		return f.size.Load(), 0, nil
+	}
+	f.growMu.Lock()
+	defer f.growMu.Unlock()
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	if n, err = f.sys.appendTo(f.fd, p); err != nil {
+		return 0, 0, err
+	}
+	var st unix.Stat_t
+	if err = f.sys.fstat(f.fd, &st); err != nil {
+		return 0, 0, err
+	}
+	off = st.Size - int64(n)
+	f.grownLocked(Range{off, st.Size}, cause)
+	return off, n, nil
+}
+
+// grownLocked takes over the size after bytes were written at g. f.growMu and
+// f.mu must be held, the latter at least shared.
+func (f *File) grownLocked(g Range, cause Cause) {
+	if g.Empty() {
+		return
+	}
+	if g.End > f.size.Load() {
+		f.size.Store(g.End)
+	}
+	f.record.set(g, pageWritten|cause.state())
+}
+
+// clearTail makes sure that the bytes between the end of the file and off, or
+// the end of the last page if that is nearer, are zero before the file grows
+// over them. tmpfs keeps what somebody stored past the end through a mapping and
+// would show it again. It also learns the true size, because clearing bytes that
+// are inside the file would destroy them. f.growMu must be held.
+func (f *File) clearTail(off int64) error {
+	var st unix.Stat_t
+	f.mu.RLock()
+	err := f.sys.fstat(f.fd, &st)
+	if err == nil {
+		f.adoptSize(st.Size)
+	}
+	f.mu.RUnlock()
+	if err != nil {
+		return err
+	}
+	end, ok := PageUp(st.Size)
+	if !ok {
+		return nil
+	}
+	tail := Range{st.Size, min(end, off)}
+	if tail.Empty() {
+		return nil
+	}
+	mem := f.rlock(tail.End, forWriting)
+	defer f.mu.RUnlock()
+	if tail.End <= int64(len(mem)) {
+		// A page that faults is a hole of a full filesystem, and zero.
+		zero(mem[tail.Off:tail.End])
+	}
+	// Without a mapping there is no way to look, and where mmap is impossible
+	// nobody's mapping can have left bytes there.
+	return nil
+}
+
+// Truncate sets the size. What is cut off is gone; what is added reads as zero.
+func (f *File) Truncate(size int64) error {
+	if size < 0 {
+		return os.NewSyscallError("ftruncate", syscall.EINVAL)
+	}
+	f.growMu.Lock()
+	defer f.growMu.Unlock()
+	if err := f.clearTail(size); err != nil {
+		return err
+	}
+	old := f.size.Load()
+	if size >= old {
+		f.mu.RLock()
+		defer f.mu.RUnlock()
+	} else {
+		// Nobody may be sending or storing bytes that are about to vanish.
+		f.mu.Lock()
+		defer f.mu.Unlock()
+	}
+	if err := f.sys.ftruncate(f.fd, size); err != nil {
+		return err
+	}
+	f.mtime.Store(0) // the kernel has just set a newer one
+	if size < old {
+		f.record.forget(size)
+	}
+	f.size.Store(size)
+	if last := min(old, size); last%PageSize != 0 {
+		f.record.set(Range{last - 1, last}, pageWritten|pageUnsyncedTruncate)
+	}
+	return nil
+}
+
+// Allocate is fallocate(2) with the given mode: 0, KEEP_SIZE, PUNCH_HOLE,
+// ZERO_RANGE or what else the filesystem knows.
+func (f *File) Allocate(mode uint32, off, length int64) error {
+	g, ok := RangeOf(off, length)
+	if !ok || length == 0 {
+		return os.NewSyscallError("fallocate", syscall.EINVAL)
+	}
+	f.growMu.Lock()
+	defer f.growMu.Unlock()
+	grows := mode&unix.FALLOC_FL_KEEP_SIZE == 0 && g.End > f.size.Load()
+	if grows {
+		if err := f.clearTail(g.End); err != nil {
+			return err
+		}
+	}
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	if err := f.sys.fallocate(f.fd, mode, off, length); err != nil {
+		return err
+	}
+	if g.End > f.size.Load() && grows {
+		f.size.Store(g.End)
+	}
+	if in := g.Intersect(Range{0, f.size.Load()}); !in.Empty() && mode&^unix.FALLOC_FL_KEEP_SIZE != 0 {
+		f.record.set(in, pageWritten|pageUnsyncedTruncate)
+	}
+	return nil
+}
+
+// Cause says who changed bytes.
+type Cause int
+
+const (
+	// ByWrite: write(2) on the file.
+	ByWrite Cause = iota
+	// ByStore: a store through somebody's mapping of the file.
+	ByStore
+)
+
+// state returns the page state that remembers the cause.
+func (c Cause) state() pageState {
+	if c == ByStore {
+		return pageUnsyncedStore
+	}
+	return pageUnsyncedWrite
+}

@@ -1,0 +1,301 @@
+package mapping
+
+import (
+	"math/bits"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// pageState is what the engine remembers of one page. Four pages share a
+// machine word, so every change is an atomic And or Or.
+type pageState uint8
+
+const (
+	// pageLoaded: the page has been read through the mapping, so it is in the
+	// page table and a load will most likely not fault.
+	pageLoaded pageState = 1 << iota
+	// pageWritten: the page has changed since the last write-back began.
+	pageWritten
+	// pageStored: the page was stored to through the mapping since the last
+	// write-back, so it is writable in the page table and a store costs a copy
+	// and nothing more.
+	pageStored
+	// pageSyncing: the page is being written back by a Sync that is under way.
+	pageSyncing
+	// The page holds bytes that a power cut would take. The cause is kept: a
+	// write(2), a store through somebody's mapping, or a change of size.
+	pageUnsyncedWrite
+	pageUnsyncedStore
+	pageUnsyncedTruncate
+)
+
+const (
+	pageUnsynced = pageUnsyncedWrite | pageUnsyncedStore | pageUnsyncedTruncate
+	// everyPage spreads a pageState over the four pages of a word.
+	everyPage = 0x01010101
+)
+
+const (
+	pagesPerWord  = 4
+	wordsPerChunk = 256
+	pagesPerChunk = pagesPerWord * wordsPerChunk
+)
+
+// chunk is the state of pagesPerChunk neighbouring pages. A file has only the
+// chunks that were touched, so a sparse file of any size costs what is used of
+// it: one byte a page.
+type chunk struct {
+	index int64 // of the first page, divided by pagesPerChunk
+	words [wordsPerChunk]atomic.Uint32
+	// unsynced is set after a page of the chunk became unsynced and before the
+	// change is acknowledged, and cleared by the Sync that finds none, so a Sync
+	// can pass over clean chunks.
+	unsynced atomic.Bool
+}
+
+// pageRecord is the engine's own record of a file's pages, kept beside the
+// kernel's because the kernel tells less: tmpfs and overlayfs never say dirty,
+// and a dirty folio says nothing of which page was written.
+//
+// Lookups are safe at any time. The zero value is an empty record.
+type pageRecord struct {
+	last atomic.Pointer[chunk] // the chunk used last
+
+	mu     sync.RWMutex
+	chunks map[int64]*chunk
+}
+
+// chunk returns the chunk with the given index, or nil if it was never made.
+func (r *pageRecord) chunk(index int64) *chunk {
+	if c := r.last.Load(); c != nil && c.index == index {
+		return c
+	}
+	r.mu.RLock()
+	c := r.chunks[index]
+	r.mu.RUnlock()
+	if c != nil {
+		r.last.Store(c)
+	}
+	return c
+}
+
+// makeChunk returns the chunk with the given index and makes it if need be.
+func (r *pageRecord) makeChunk(index int64) *chunk {
+	if c := r.chunk(index); c != nil {
+		return c
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.chunks[index]
+	if c == nil {
+		if r.chunks == nil {
+			r.chunks = make(map[int64]*chunk)
+		}
+		c = &chunk{index: index}
+		r.chunks[index] = c
+	}
+	return c
+}
+
+// wordMask returns the bits of word w (counted from the chunk's start) that
+// belong to the pages [first, end) of the chunk, one bit a page at its lowest.
+func wordMask(w, first, end int64) uint32 {
+	mask := uint32(everyPage)
+	base := w * pagesPerWord
+	if first > base {
+		mask &= everyPage << (8 * (first - base)) // a shift past the word leaves nothing
+	}
+	if end < base+pagesPerWord {
+		mask &= everyPage >> (8 * (base + pagesPerWord - end))
+	}
+	return mask
+}
+
+// set adds the given states to the pages that g touches.
+func (r *pageRecord) set(g Range, states pageState) {
+	first, end := g.Pages()
+	for first < end {
+		c := r.makeChunk(first / pagesPerChunk)
+		start := c.index * pagesPerChunk
+		stop := min(end, start+pagesPerChunk)
+		for w := (first - start) / pagesPerWord; w*pagesPerWord < stop-start; w++ {
+			bits := wordMask(w, first-start, stop-start) * uint32(states)
+			if c.words[w].Load()&bits != bits {
+				c.words[w].Or(bits)
+			}
+		}
+		if states&pageUnsynced != 0 && !c.unsynced.Load() {
+			c.unsynced.Store(true)
+		}
+		first = stop
+	}
+}
+
+// all reports whether every page that g touches has all of the given states.
+func (r *pageRecord) all(g Range, states pageState) bool {
+	first, end := g.Pages()
+	for first < end {
+		c := r.chunk(first / pagesPerChunk)
+		if c == nil {
+			return false
+		}
+		start := c.index * pagesPerChunk
+		stop := min(end, start+pagesPerChunk)
+		for w := (first - start) / pagesPerWord; w*pagesPerWord < stop-start; w++ {
+			bits := wordMask(w, first-start, stop-start) * uint32(states)
+			if c.words[w].Load()&bits != bits {
+				return false
+			}
+		}
+		first = stop
+	}
+	return true
+}
+
+// forget clears everything about the pages from the first wholly past size:
+// they are gone, and whatever appears there later is new.
+func (r *pageRecord) forget(size int64) {
+	_, keep := Range{0, size}.Pages()
+	for _, c := range r.sorted() {
+		start := c.index * pagesPerChunk
+		for w := max(keep-start, 0) / pagesPerWord; w < wordsPerChunk; w++ {
+			c.words[w].And(^(wordMask(w, keep-start, pagesPerChunk) * 0xff))
+		}
+	}
+}
+
+// unmapped clears what is known of page tables: the mapping is gone.
+func (r *pageRecord) unmapped() {
+	for _, c := range r.sorted() {
+		for w := range c.words {
+			if v := c.words[w].Load(); v&(everyPage*uint32(pageLoaded|pageStored)) != 0 {
+				c.words[w].And(^uint32(everyPage * uint32(pageLoaded|pageStored)))
+			}
+		}
+	}
+}
+
+// sorted returns the chunks in the order of the file.
+func (r *pageRecord) sorted() []*chunk {
+	r.mu.RLock()
+	chunks := make([]*chunk, 0, len(r.chunks))
+	for _, c := range r.chunks {
+		chunks = append(chunks, c)
+	}
+	r.mu.RUnlock()
+	slices.SortFunc(chunks, func(a, b *chunk) int {
+		if a.index < b.index {
+			return -1
+		}
+		return 1
+	})
+	return chunks
+}
+
+// beginSync marks every unsynced page as being written back. A page that changes from now on is pageWritten again and stays
+// unsynced after the endSync that follows. The pages also lose their warmth:
+// write-back makes them read-only in the page table.
+func (r *pageRecord) beginSync() {
+	for _, c := range r.sorted() {
+		if !c.unsynced.Load() {
+			continue
+		}
+		for w := range c.words {
+			for {
+				v := c.words[w].Load()
+				pages := causes(v)
+				if pages == 0 {
+					break
+				}
+				next := v&^(pages*uint32(pageWritten|pageStored)) | pages*uint32(pageSyncing)
+				if c.words[w].CompareAndSwap(v, next) {
+					break
+				}
+			}
+		}
+	}
+}
+
+// causes returns one bit, at its lowest, for each page of word v that is
+// unsynced for whatever cause.
+func causes(v uint32) uint32 {
+	return (v/uint32(pageUnsyncedWrite) | v/uint32(pageUnsyncedStore) | v/uint32(pageUnsyncedTruncate)) & everyPage
+}
+
+// endSync ends what beginSync began: the pages that were being written back and
+// have not changed since are clean, or, when the write-back failed, unsynced as
+// before.
+func (r *pageRecord) endSync(failed bool) {
+	for _, c := range r.sorted() {
+		if !c.unsynced.Load() {
+			continue
+		}
+		c.unsynced.Store(false) // before the look: a change from now on sets it again
+		left := false
+		for w := range c.words {
+			for {
+				v := c.words[w].Load()
+				syncing := v / uint32(pageSyncing) & everyPage
+				done := syncing &^ (v / uint32(pageWritten))
+				if failed {
+					done = 0
+				}
+				next := v &^ (syncing*uint32(pageSyncing) | done*uint32(pageUnsynced))
+				if next == v || c.words[w].CompareAndSwap(v, next) {
+					left = left || causes(next) != 0
+					break
+				}
+			}
+		}
+		if left {
+			c.unsynced.Store(true)
+		}
+	}
+}
+
+// eachSyncing calls fn for every page that is being written back, until fn
+// returns false.
+func (r *pageRecord) eachSyncing(fn func(page int64) bool) {
+	for _, c := range r.sorted() {
+		if !c.unsynced.Load() {
+			continue
+		}
+		for w := range c.words {
+			syncing := c.words[w].Load() / uint32(pageSyncing) & everyPage
+			for ; syncing != 0; syncing &= syncing - 1 {
+				at := int64(w*pagesPerWord + bits.TrailingZeros32(syncing)/8)
+				if !fn(c.index*pagesPerChunk + at) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// unsynced reports whether any page may be unsynced.
+func (r *pageRecord) unsynced() bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for _, c := range r.chunks {
+		if c.unsynced.Load() {
+			return true
+		}
+	}
+	return false
+}
+
+// unsyncedPages returns the number of pages that are not known to be on the
+// device.
+func (r *pageRecord) unsyncedPages() int64 {
+	n := 0
+	for _, c := range r.sorted() {
+		if !c.unsynced.Load() {
+			continue
+		}
+		for w := range c.words {
+			n += bits.OnesCount32(causes(c.words[w].Load()))
+		}
+	}
+	return int64(n)
+}

@@ -1,0 +1,122 @@
+package mapping
+
+import (
+	"golang.org/x/sys/unix"
+)
+
+// Failures returns how many write-backs of the file have failed so far. Whoever
+// opens the file keeps the number and passes it to Sync.
+func (f *File) Failures() uint64 { return f.failures.Load() }
+
+// UnsyncedPages returns the number of pages with bytes that a power cut now
+// would take.
+func (f *File) UnsyncedPages() int64 { return f.record.unsyncedPages() }
+
+// Sync writes the file back and returns when the device has it: msync(2) with
+// MS_SYNC for the bytes, and, unless dataOnly, fsync(2) for the rest of the
+// inode.
+//
+// A failure is remembered. The kernel tells it once, marks the pages clean and
+// from then on says that all is well; so after a failure every unsynced page is
+// made dirty again and written again before Sync reports success, and a caller
+// whose *seen is older than the newest failure is told of it once, even if the
+// bytes are safe by now. *seen is brought up to date.
+func (f *File) Sync(seen *uint64, dataOnly bool) error {
+	// The time of the last store belongs to what is written back.
+	var st unix.Stat_t
+	if err := f.Stat(&st); err != nil {
+		return err
+	}
+	if f.record.unsynced() {
+		// A file that was only written to has no mapping yet; write-back is
+		// msync's all the same. Without a mapping fsync serves.
+		f.rlock(f.size.Load(), forReading)
+		f.mu.RUnlock()
+	}
+	f.syncMu.Lock()
+	defer f.syncMu.Unlock()
+	if err := f.syncLocked(dataOnly); err != nil {
+		f.failed = true
+		f.failure = err
+		*seen = f.failures.Add(1)
+		return err
+	}
+	f.failed = false
+	if newest := f.failures.Load(); *seen != newest {
+		*seen = newest
+		return f.failure
+	}
+	return nil
+}
+
+// syncLocked writes the file back once. f.syncMu must be held: it keeps the
+// mapping and the descriptor where they are while nothing else is locked, so
+// that reads and writes go on during the wait for the device.
+func (f *File) syncLocked(dataOnly bool) error {
+	f.record.beginSync()
+	if f.failed {
+		if err := f.redirty(); err != nil {
+			f.record.endSync(true)
+			return err
+		}
+	}
+	err := f.writeBack(dataOnly)
+	f.record.endSync(err != nil)
+	return err
+}
+
+// writeBack makes the system calls of a write-back. f.syncMu must be held.
+func (f *File) writeBack(dataOnly bool) error {
+	f.mu.RLock()
+	mem, fd, writable := f.mem, f.fd, f.writable
+	f.mu.RUnlock()
+	end, ok := PageUp(f.size.Load())
+	// msync does nothing for a mapping that cannot be written through, even if
+	// others have made the file's pages dirty.
+	synced := ok && writable && end > 0 && end <= int64(len(mem))
+	if synced {
+		if err := f.sys.msync(mem[:end], unix.MS_SYNC); err != nil {
+			return err
+		}
+	}
+	switch {
+	case !dataOnly:
+		return f.sys.fsync(fd)
+	case !synced:
+		return f.sys.fdatasync(fd)
+	}
+	return nil
+}
+
+// redirty makes the kernel see the pages that are being written back as
+// modified again, because a write-back of them failed before. f.syncMu must be
+// held.
+func (f *File) redirty() (err error) {
+	f.record.eachSyncing(func(page int64) bool {
+		err = f.redirtyPage(page)
+		return err == nil
+	})
+	return err
+}
+
+// redirtyPage stores to one page without changing it: through the mapping, or by
+// writing back what was read, which then needs the file to itself.
+func (f *File) redirtyPage(page int64) error {
+	g := Range{page * PageSize, (page + 1) * PageSize}
+	f.mu.RLock()
+	inside := g.Off < f.size.Load()
+	done := !inside || f.writable && g.End <= int64(len(f.mem)) && redirty(f.mem[g.Off:g.End])
+	f.mu.RUnlock()
+	if done {
+		return nil
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var b [1]byte
+	n, err := f.sys.pread(f.fd, b[:], g.Off)
+	if err != nil || n == 0 {
+		return err
+	}
+	_, err = f.sys.pwrite(f.fd, b[:], g.Off)
+	return err
+}

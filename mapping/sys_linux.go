@@ -1,0 +1,174 @@
+package mapping
+
+import (
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// system holds the system calls the engine makes, as values, so that a test can
+// make the n-th one fail. This is the only file that calls them.
+type system struct {
+	mmap      func(fd int, length int64, prot, flags int) ([]byte, error)
+	munmap    func(mem []byte) error
+	msync     func(mem []byte, flags int) error
+	pread     func(fd int, p []byte, off int64) (int, error)
+	pwrite    func(fd int, p []byte, off int64) (int, error)
+	appendTo  func(fd int, p []byte) (int, error)
+	vmwrite   func(dst, src []byte) error
+	writev    func(fd int, header, body []byte) (int, error)
+	ftruncate func(fd int, size int64) error
+	fallocate func(fd int, mode uint32, off, length int64) error
+	fsync     func(fd int) error
+	fdatasync func(fd int) error
+	fstat     func(fd int, st *unix.Stat_t) error
+	setMtime  func(fd int, mtime unix.Timespec) error
+	close     func(fd int) error
+}
+
+// newSystem returns the real system calls. Every error is an *os.SyscallError.
+func newSystem() *system {
+	return &system{
+		mmap:      mmap,
+		munmap:    munmap,
+		msync:     func(mem []byte, flags int) error { return os.NewSyscallError("msync", unix.Msync(mem, flags)) },
+		pread:     pread,
+		pwrite:    pwrite,
+		appendTo:  appendTo,
+		vmwrite:   vmwrite,
+		writev:    writev,
+		ftruncate: ftruncate,
+		fallocate: fallocate,
+		fsync: func(fd int) error {
+			return os.NewSyscallError("fsync", ignoringEINTR(func() error { return unix.Fsync(fd) }))
+		},
+		fdatasync: func(fd int) error {
+			return os.NewSyscallError("fdatasync", ignoringEINTR(func() error { return unix.Fdatasync(fd) }))
+		},
+		fstat:    func(fd int, st *unix.Stat_t) error { return os.NewSyscallError("fstat", unix.Fstat(fd, st)) },
+		setMtime: setMtime,
+		close:    func(fd int) error { return os.NewSyscallError("close", unix.Close(fd)) },
+	}
+}
+
+// ignoringEINTR repeats call while a signal interrupts it: the Go runtime
+// preempts goroutines with signals, and filesystems differ in what they let a
+// signal interrupt.
+func ignoringEINTR(call func() error) error {
+	for {
+		if err := call(); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+func mmap(fd int, length int64, prot, flags int) ([]byte, error) {
+	p, err := unix.MmapPtr(fd, 0, nil, uintptr(length), prot, flags)
+	if err != nil {
+		return nil, os.NewSyscallError("mmap", err)
+	}
+	return unsafe.Slice((*byte)(p), length), nil
+}
+
+func munmap(mem []byte) error {
+	return os.NewSyscallError("munmap", unix.MunmapPtr(unsafe.Pointer(unsafe.SliceData(mem)), uintptr(len(mem))))
+}
+
+func pread(fd int, p []byte, off int64) (int, error) {
+	for {
+		n, err := unix.Pread(fd, p, off)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return 0, os.NewSyscallError("pread", err)
+		}
+		return n, nil
+	}
+}
+
+func pwrite(fd int, p []byte, off int64) (int, error) {
+	for {
+		n, err := unix.Pwrite(fd, p, off)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return 0, os.NewSyscallError("pwrite", err)
+		}
+		return n, nil
+	}
+}
+
+// appendTo writes p at the end of the file, wherever that is by now, in one
+// step: nobody else's append can come between the look and the write.
+func appendTo(fd int, p []byte) (int, error) {
+	iov := unix.Iovec{Base: unsafe.SliceData(p)}
+	iov.SetLen(len(p))
+	for {
+		n, _, errno := unix.Syscall6(unix.SYS_PWRITEV2, uintptr(fd), uintptr(unsafe.Pointer(&iov)), 1, 0, 0, unix.RWF_APPEND)
+		if errno == unix.EINTR {
+			continue
+		}
+		if errno != 0 {
+			return 0, os.NewSyscallError("pwritev2", errno)
+		}
+		return int(n), nil
+	}
+}
+
+// vmwrite copies src to the mapped dst by the kernel's hand: a page that has to
+// be made first costs no signal and keeps no Go scheduler slot
+// (process_vm_writev(2) to oneself).
+func vmwrite(dst, src []byte) error {
+	local := [1]unix.Iovec{{Base: unsafe.SliceData(src)}}
+	local[0].SetLen(len(src))
+	remote := [1]unix.RemoteIovec{{Base: uintptr(unsafe.Pointer(unsafe.SliceData(dst))), Len: len(src)}}
+	n, err := unix.ProcessVMWritev(unix.Getpid(), local[:], remote[:], 0)
+	if err == nil && n != len(src) {
+		err = unix.EFAULT
+	}
+	return os.NewSyscallError("process_vm_writev", err)
+}
+
+// writev sends header and body in one call. A page of body that cannot be had
+// is EFAULT and not a signal.
+func writev(fd int, header, body []byte) (int, error) {
+	iov := [2]unix.Iovec{{Base: unsafe.SliceData(header)}, {Base: unsafe.SliceData(body)}}
+	iov[0].SetLen(len(header))
+	iov[1].SetLen(len(body))
+	count := 2
+	if len(body) == 0 {
+		count = 1
+	}
+	for {
+		n, _, errno := unix.Syscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&iov[0])), uintptr(count))
+		if errno == unix.EINTR {
+			continue
+		}
+		if errno != 0 {
+			return 0, os.NewSyscallError("writev", errno)
+		}
+		return int(n), nil
+	}
+}
+
+func ftruncate(fd int, size int64) error {
+	return os.NewSyscallError("ftruncate", ignoringEINTR(func() error { return unix.Ftruncate(fd, size) }))
+}
+
+func fallocate(fd int, mode uint32, off, length int64) error {
+	return os.NewSyscallError("fallocate", ignoringEINTR(func() error { return unix.Fallocate(fd, mode, off, length) }))
+}
+
+// setMtime sets the time of the last modification and leaves that of the last
+// access; the kernel sets the change time.
+func setMtime(fd int, mtime unix.Timespec) error {
+	times := [2]unix.Timespec{{Nsec: unix.UTIME_OMIT}, mtime}
+	_, _, errno := unix.Syscall6(unix.SYS_UTIMENSAT, uintptr(fd), 0, uintptr(unsafe.Pointer(&times[0])), 0, 0, 0)
+	if errno != 0 {
+		return os.NewSyscallError("utimensat", errno)
+	}
+	return nil
+}

@@ -1,0 +1,432 @@
+package mapping
+
+import (
+	"container/list"
+	"errors"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// idleTime is how long a file that nobody has open stays mapped: long enough
+// for a shell to look again, short enough not to keep a filesystem busy.
+const idleTime = 60 * time.Second
+
+// idleCheck is how often idle files are looked at. One whose last name is gone
+// is given up then, so that its space is freed.
+const idleCheck = time.Second
+
+// Config says how a [Table] keeps its files.
+type Config struct {
+	// MaxMappings caps the mappings that live at a time. 0 is a quarter of
+	// vm.max_map_count: running out of map areas would end the process.
+	MaxMappings int
+	// MaxIdle caps the files that are kept open and mapped though nobody uses
+	// them. 0 is a quarter of the limit of open descriptors.
+	MaxIdle int
+	// Log gets what no caller can be told; slog.Default if nil.
+	Log *slog.Logger
+}
+
+// Table is the set of files that are open or were until lately, each with at
+// most one mapping.
+type Table struct {
+	sys         *system
+	log         *slog.Logger
+	maxMappings int64
+	maxIdle     int
+
+	mappings    atomic.Int64 // live or reserved mappings
+	mappedBytes atomic.Int64
+	vmwriteOff  atomic.Bool // process_vm_writev(2) to oneself is refused here
+	warnOnce    sync.Once
+
+	mu     sync.Mutex
+	files  map[ID]*File
+	idle   list.List // of *File, the longest idle first
+	ring   list.List // of *File that have a mapping, in the order of the clock's hand
+	closed bool
+	// wake starts the janitor when the first file becomes idle.
+	wake chan struct{}
+	done chan struct{}
+}
+
+// lastUse is how a file was left by the last who had it open.
+type lastUse struct {
+	at   time.Time
+	keep bool // it may stay mapped for a while
+	// What the inode looked like.
+	size         int64
+	mtime, ctime unix.Timespec
+}
+
+// changed reports whether the inode looks different now.
+func (u *lastUse) changed(st *unix.Stat_t) bool {
+	return u.size != st.Size || u.mtime != st.Mtim || u.ctime != st.Ctim
+}
+
+// NewTable returns an empty table. Close gives up what it holds.
+func NewTable(cfg Config) *Table { return newTable(cfg, newSystem()) }
+
+func newTable(cfg Config, sys *system) *Table {
+	t := &Table{
+		sys:         sys,
+		log:         cfg.Log,
+		maxMappings: int64(cfg.MaxMappings),
+		maxIdle:     cfg.MaxIdle,
+		files:       make(map[ID]*File),
+		wake:        make(chan struct{}, 1),
+		done:        make(chan struct{}),
+	}
+	if t.log == nil {
+		t.log = slog.Default()
+	}
+	if t.maxMappings <= 0 {
+		t.maxMappings = maxMapCount() / 4
+	}
+	if t.maxIdle <= 0 {
+		t.maxIdle = maxDescriptors() / 4
+	}
+	t.maxIdle = min(t.maxIdle, int(t.maxMappings))
+	t.probeVMWrite()
+	go t.janitor()
+	return t
+}
+
+// maxMapCount returns vm.max_map_count, or Linux's default.
+func maxMapCount() int64 {
+	if text, err := os.ReadFile("/proc/sys/vm/max_map_count"); err == nil {
+		if n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil && n > 0 {
+			return n
+		}
+	}
+	return 65530
+}
+
+// maxDescriptors returns how many descriptors the process may have.
+func maxDescriptors() int {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 1024
+	}
+	return int(min(limit.Cur, 1<<20))
+}
+
+// probeVMWrite finds out whether process_vm_writev(2) to oneself is allowed: a
+// container's seccomp filter often forbids it.
+func (t *Table) probeVMWrite() {
+	var dst, src [1]byte
+	t.vmwriteOff.Store(t.sys.vmwrite(dst[:], src[:]) != nil)
+}
+
+// Get returns the file with the given identity and a new reference to it, if
+// the table has it and it allows the access; else nil. st is what stat(2) says
+// of the inode now: an idle file that was changed by others is given up rather
+// than returned, because on overlayfs an old descriptor can show an old copy
+// for ever.
+func (t *Table) Get(st *unix.Stat_t, writing bool) *File {
+	t.mu.Lock()
+	f := t.files[IDOf(st)]
+	if f == nil {
+		t.mu.Unlock()
+		return nil
+	}
+	if f.refs == 0 && f.last.changed(st) {
+		t.forgetLocked(f)
+		t.mu.Unlock()
+		f.discard()
+		return nil
+	}
+	if writing && !f.openForWriting.Load() {
+		t.mu.Unlock()
+		return nil
+	}
+	t.refLocked(f)
+	t.mu.Unlock()
+	return f
+}
+
+// Open takes over fd, an open descriptor of a regular file, and returns the
+// file it stands for with a new reference. readable and writable say what fd
+// allows. If the table has the inode already, fd replaces its descriptor when
+// it allows more, and is closed when not.
+func (t *Table) Open(fd int, readable, writable bool) (*File, error) {
+	var st unix.Stat_t
+	if err := t.sys.fstat(fd, &st); err != nil {
+		t.sys.close(fd)
+		return nil, err
+	}
+	t.mu.Lock()
+	f := t.files[IDOf(&st)]
+	if f == nil {
+		f = &File{table: t, sys: t.sys, id: IDOf(&st), fd: fd, readable: readable, writable: writable}
+		f.openForWriting.Store(writable)
+		f.size.Store(st.Size)
+		t.files[f.id] = f
+		t.refLocked(f)
+		t.mu.Unlock()
+		return f, nil
+	}
+	t.refLocked(f)
+	t.mu.Unlock()
+	if err := f.offerDescriptor(fd, readable, writable); err != nil {
+		f.Release(false)
+		return nil, err
+	}
+	return f, nil
+}
+
+// Ref takes another reference to a file that somebody has open. It reports false
+// if the last one has just been given back.
+func (f *File) Ref() bool {
+	f.table.mu.Lock()
+	defer f.table.mu.Unlock()
+	if f.refs == 0 {
+		return false
+	}
+	f.refs++
+	return true
+}
+
+// refLocked adds a reference to f. t.mu must be held.
+func (t *Table) refLocked(f *File) {
+	if f.idleAt != nil {
+		t.idle.Remove(f.idleAt)
+		f.idleAt = nil
+	}
+	f.refs++
+}
+
+// Release gives a reference back. With keep the file stays mapped for a while,
+// in case it is opened again; without, it is unmapped and closed with the last
+// reference, and so is a file that has no name any more.
+func (f *File) Release(keep bool) {
+	var st unix.Stat_t
+	if err := f.Stat(&st); err != nil || st.Nlink == 0 {
+		keep = false // Stat has also put the time of the last store into the inode
+	}
+	t := f.table
+	t.mu.Lock()
+	f.last = lastUse{at: time.Now(), keep: keep, size: st.Size, mtime: st.Mtim, ctime: st.Ctim}
+	t.mu.Unlock()
+	t.release(f)
+}
+
+// release gives a reference back without calling it a use.
+func (t *Table) release(f *File) {
+	var drop []*File
+	t.mu.Lock()
+	f.refs--
+	if f.refs == 0 {
+		if f.last.keep && !t.closed {
+			f.idleAt = t.idle.PushBack(f)
+			select {
+			case t.wake <- struct{}{}:
+			default:
+			}
+			if t.idle.Len() > t.maxIdle {
+				drop = append(drop, t.idle.Front().Value.(*File))
+			}
+		} else {
+			drop = append(drop, f)
+		}
+	}
+	for _, f := range drop {
+		t.forgetLocked(f)
+	}
+	t.mu.Unlock()
+	for _, f := range drop {
+		f.discard()
+	}
+}
+
+// forgetLocked takes f, which has no references, out of the table. t.mu must be
+// held; the caller discards f after giving it up.
+func (t *Table) forgetLocked(f *File) {
+	delete(t.files, f.id)
+	if f.idleAt != nil {
+		t.idle.Remove(f.idleAt)
+		f.idleAt = nil
+	}
+}
+
+// Forget gives up the file with the given identity if nobody uses it.
+func (t *Table) Forget(id ID) {
+	t.mu.Lock()
+	f := t.files[id]
+	if f == nil || f.refs > 0 {
+		t.mu.Unlock()
+		return
+	}
+	t.forgetLocked(f)
+	t.mu.Unlock()
+	f.discard()
+}
+
+// Idle reports whether any file is kept though nobody uses it.
+func (t *Table) Idle() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.idle.Len() > 0
+}
+
+// janitor gives up idle files that are old or have no name any more. It sleeps
+// without a timer while there is none.
+func (t *Table) janitor() {
+	for {
+		select {
+		case <-t.done:
+			return
+		case <-t.wake:
+		}
+		for t.sweep() {
+			select {
+			case <-t.done:
+				return
+			case <-time.After(idleCheck):
+			}
+		}
+	}
+}
+
+// sweep looks at every idle file once and reports whether any is left.
+func (t *Table) sweep() bool {
+	t.mu.Lock()
+	var idle []*File
+	for t.idle.Len() > 0 {
+		f := t.idle.Front().Value.(*File)
+		t.refLocked(f)
+		idle = append(idle, f)
+	}
+	t.mu.Unlock()
+	for _, f := range idle {
+		var st unix.Stat_t
+		err := f.WithDescriptor(func(fd int) error { return t.sys.fstat(fd, &st) })
+		t.mu.Lock()
+		if err != nil || st.Nlink == 0 || time.Since(f.last.at) >= idleTime {
+			f.last.keep = false
+		}
+		t.mu.Unlock()
+		t.release(f)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.idle.Len() > 0
+}
+
+// warnUnmappable says once that some files are served by pread and pwrite.
+func (t *Table) warnUnmappable(err error) {
+	t.warnOnce.Do(func() {
+		t.log.Warn("a file cannot be mapped; it and its like are served by pread and pwrite", "error", err)
+	})
+}
+
+// reserveMapping makes room for one more mapping, by evicting one that was not
+// used lately if the cap is reached. It reports false when every mapping is
+// busy.
+func (t *Table) reserveMapping() bool {
+	for t.mappings.Add(1) > t.maxMappings {
+		t.mappings.Add(-1)
+		if !t.evict() {
+			return false
+		}
+	}
+	return true
+}
+
+// unreserveMapping gives back what reserveMapping made room for.
+func (t *Table) unreserveMapping() { t.mappings.Add(-1) }
+
+// addMapping counts a mapping of length bytes for which room was reserved.
+func (t *Table) addMapping(f *File, length int64) {
+	t.mappedBytes.Add(length)
+	t.mu.Lock()
+	f.ringAt = t.ring.PushBack(f)
+	t.mu.Unlock()
+}
+
+// removeMapping uncounts a mapping of length bytes.
+func (t *Table) removeMapping(f *File, length int64) {
+	t.mappedBytes.Add(-length)
+	t.mappings.Add(-1)
+	t.mu.Lock()
+	t.ring.Remove(f.ringAt)
+	f.ringAt = nil
+	t.mu.Unlock()
+}
+
+// evict drops the mapping of one file, the first on the ring that was not used
+// since the hand passed it last. The file stays open.
+func (t *Table) evict() bool {
+	t.mu.Lock()
+	turns := 2 * t.ring.Len()
+	t.mu.Unlock()
+	for ; turns > 0; turns-- {
+		t.mu.Lock()
+		e := t.ring.Front()
+		if e == nil {
+			t.mu.Unlock()
+			return false
+		}
+		f := e.Value.(*File)
+		t.ring.MoveToBack(e)
+		t.mu.Unlock()
+		if f.used.Swap(false) {
+			continue
+		}
+		// A busy file is passed over: waiting here could wait for ourselves.
+		if f.tryDropMapping() {
+			return true
+		}
+	}
+	return false
+}
+
+// Mappings returns the number of live mappings and the bytes of address space
+// they take.
+func (t *Table) Mappings() (count, length int64) {
+	return t.mappings.Load(), t.mappedBytes.Load()
+}
+
+// SyncAll writes back every file that has unsynced bytes, and goes on after an
+// error. It returns the errors of all.
+func (t *Table) SyncAll() error {
+	t.mu.Lock()
+	files := make([]*File, 0, len(t.files))
+	for _, f := range t.files {
+		t.refLocked(f)
+		files = append(files, f)
+	}
+	t.mu.Unlock()
+	var errs []error
+	for _, f := range files {
+		if f.UnsyncedPages() > 0 || f.mtime.Load() != 0 {
+			seen := f.Failures()
+			if err := f.Sync(&seen, false); err != nil {
+				errs = append(errs, err)
+			}
+		}
+		t.release(f)
+	}
+	return errors.Join(errs...)
+}
+
+// Close gives up every file. Nobody may use the table's files any more.
+func (t *Table) Close() {
+	t.mu.Lock()
+	t.closed = true
+	close(t.done)
+	files := t.files
+	t.files = make(map[ID]*File)
+	t.idle.Init()
+	t.mu.Unlock()
+	for _, f := range files {
+		f.discard()
+	}
+}
