@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -27,8 +28,8 @@ const (
 	// mountHelper is set-uid root and mounts for everybody (fuse3's).
 	mountHelper = "fusermount3"
 
-	// statPatience bounds a look at a mount whose daemon may be stuck.
-	statPatience = 2 * time.Second
+	// patience bounds a look at a mount whose daemon may be stuck.
+	patience = 2 * time.Second
 )
 
 // mountHost is what a mount needs of the machine, so that a test can take
@@ -38,6 +39,7 @@ type mountHost struct {
 	mountTable string                       // /proc/self/mountinfo
 	device     string                       // /dev/fuse
 	fuseConf   string                       // /etc/fuse.conf
+	mayMount   func() bool                  // mountingPossible
 	lookPath   func(string) (string, error) // exec.LookPath
 }
 
@@ -47,6 +49,7 @@ func thisHost() mountHost {
 		mountTable: mountInfo,
 		device:     "/dev/fuse",
 		fuseConf:   "/etc/fuse.conf",
+		mayMount:   mountingPossible,
 		lookPath:   exec.LookPath,
 	}
 }
@@ -62,7 +65,7 @@ func (h mountHost) check(opts *Options) error {
 	}
 	// The mount point goes first: if it is a mapfs already, then looking at a
 	// BACKING below it would ask that daemon, which may never answer.
-	mountpoint, err := h.checkMountpoint(opts.Mountpoint, opts.NonEmpty)
+	mountpoint, err := h.checkMountpoint(opts.Mountpoint)
 	if err != nil {
 		return err
 	}
@@ -72,6 +75,15 @@ func (h mountHost) check(opts *Options) error {
 	}
 	if err := checkApart(backing, mountpoint); err != nil {
 		return err
+	}
+	// fusermount3 insists on this too, but says so only on its stderr.
+	if h.euid != 0 && unix.Access(mountpoint, unix.W_OK) != nil {
+		return fmt.Errorf("mountpoint %s is not writable; mount on a directory of your own", mountpoint)
+	}
+	if !opts.NonEmpty {
+		if err := checkEmpty(mountpoint); err != nil {
+			return err
+		}
 	}
 	if err := h.checkFuse(); err != nil {
 		return err
@@ -129,7 +141,7 @@ func (h mountHost) userAllowOther() bool {
 }
 
 // checkMountpoint returns the mount point's true path.
-func (h mountHost) checkMountpoint(path string, nonEmpty bool) (string, error) {
+func (h mountHost) checkMountpoint(path string) (string, error) {
 	if path == "" {
 		return "", errors.New("no mountpoint given")
 	}
@@ -141,38 +153,32 @@ func (h mountHost) checkMountpoint(path string, nonEmpty bool) (string, error) {
 	if err != nil {
 		return "", describePath("mountpoint", path, err)
 	}
-	entry, mounted := table.at(path)
-	info, err := statWithin(path, statPatience)
-	if mounted && entry.fstype == mountType {
-		return "", occupied(path, err)
+	if entry, mounted := table.at(path); mounted && entry.fstype == mountType {
+		return "", occupied(path, within(patience, path, asksDaemon))
 	}
+	var info os.FileInfo
+	err = within(patience, path, func(path string) (err error) {
+		info, err = os.Stat(path)
+		return err
+	})
 	if err != nil {
 		return "", describePath("mountpoint", path, err)
 	}
 	if !info.IsDir() {
 		return "", fmt.Errorf("mountpoint %s is not a directory; mount on a directory", path)
 	}
-	// fusermount3 insists on this too, but says so only on its stderr.
-	if h.euid != 0 && unix.Access(path, unix.W_OK) != nil {
-		return "", fmt.Errorf("mountpoint %s is not writable; mount on a directory of your own", path)
-	}
-	if !nonEmpty {
-		if err := checkEmpty(path); err != nil {
-			return "", err
-		}
-	}
 	return path, nil
 }
 
-// occupied says that a mapfs is mounted on path; statErr is what a look at it
+// occupied says that a mapfs is mounted on path; lookErr is what a look at it
 // gave. Only ENOTCONN means a dead daemon: EACCES, say, is a sign of life,
 // because without allow_other FUSE lets nobody but the mounter in, not even
 // root.
-func occupied(path string, statErr error) error {
+func occupied(path string, lookErr error) error {
 	switch {
-	case errors.Is(statErr, syscall.ENOTCONN):
+	case errors.Is(lookErr, syscall.ENOTCONN):
 		return fmt.Errorf("mountpoint %s has a dead mapfs mount; clean it up with 'mapfs umount %s'", path, path)
-	case errors.Is(statErr, os.ErrDeadlineExceeded):
+	case errors.Is(lookErr, os.ErrDeadlineExceeded):
 		return fmt.Errorf("mountpoint %s has a mapfs mount that does not answer; see what its daemon does, or detach it with 'mapfs umount -l %s'", path, path)
 	default:
 		return fmt.Errorf("mountpoint %s already is a mapfs mount; unmount it first with 'mapfs umount %s'", path, path)
@@ -299,17 +305,18 @@ func sameDir(a, b string) (bool, error) {
 // checkFuse finds out whether this machine, or container, can mount at all.
 func (h mountHost) checkFuse() error {
 	const advice = "load the kernel module with 'modprobe fuse' (in Docker, run the container with '--device /dev/fuse --cap-add SYS_ADMIN')"
-	if _, err := os.Stat(h.device); err != nil {
+	// The node can be there while the module is not, or while a container
+	// forbids it. The helper opens it with the rights of its caller.
+	device, err := os.OpenFile(h.device, os.O_RDWR, 0)
+	if errors.Is(err, syscall.EACCES) {
+		return fmt.Errorf("%s: %w; ask root for 'chmod 666 %s', which udev does elsewhere", h.device, bareError(err), h.device)
+	}
+	if err != nil {
 		return fmt.Errorf("%s: %w; %s", h.device, bareError(err), advice)
 	}
-	if h.euid == 0 {
-		// Only root opens the device itself. The node can be there while
-		// the module is not, or while a container forbids it.
-		device, err := os.OpenFile(h.device, os.O_RDWR, 0)
-		if err != nil {
-			return fmt.Errorf("%s: %w; %s", h.device, bareError(err), advice)
-		}
-		device.Close()
+	device.Close()
+	if !h.mayMount() {
+		return errors.New("this container may not mount; run it with '--cap-add SYS_ADMIN' (Docker)")
 	}
 	if _, err := h.lookPath(mountHelper); err != nil {
 		return fmt.Errorf("%s is not in PATH; install the package fuse3 (on Debian and Ubuntu: apt-get install fuse3)", mountHelper)
@@ -317,26 +324,33 @@ func (h mountHost) checkFuse() error {
 	return nil
 }
 
-// statWithin is os.Stat for a path that may be a stuck mount: it gives up with
+// mountingPossible tells whether any process here can mount, a set-uid helper
+// included: containers take the capability away from all of them.
+func mountingPossible() bool {
+	has, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, unix.CAP_SYS_ADMIN, 0, 0, 0)
+	return err != nil || has != 0
+}
+
+// asksDaemon makes the daemon of the mount at path answer. A stat(2) would not:
+// the kernel keeps attributes for a while, also those of the dead.
+func asksDaemon(path string) error {
+	var statfs unix.Statfs_t
+	return unix.Statfs(path, &statfs)
+}
+
+// within looks at a path that may be a stuck mount: it gives up with
 // os.ErrDeadlineExceeded. The goroutine that still waits then ends with the
 // mount.
-func statWithin(path string, patience time.Duration) (os.FileInfo, error) {
-	type answer struct {
-		info os.FileInfo
-		err  error
-	}
-	answered := make(chan answer, 1)
-	go func() {
-		info, err := os.Stat(path)
-		answered <- answer{info, err}
-	}()
-	timeout := time.NewTimer(patience)
+func within(limit time.Duration, path string, look func(string) error) error {
+	looked := make(chan error, 1)
+	go func() { looked <- look(path) }()
+	timeout := time.NewTimer(limit)
 	defer timeout.Stop()
 	select {
-	case a := <-answered:
-		return a.info, a.err
+	case err := <-looked:
+		return err
 	case <-timeout.C:
-		return nil, &os.PathError{Op: "stat", Path: path, Err: os.ErrDeadlineExceeded}
+		return os.ErrDeadlineExceeded
 	}
 }
 
@@ -351,7 +365,11 @@ func Unmount(mountpoint string, lazy bool) error {
 	if err != nil {
 		return err
 	}
-	if os.Geteuid() != 0 {
+	if user := os.Geteuid(); user != 0 {
+		if entry.user != strconv.Itoa(user) {
+			// fusermount3 would say that there is no such mount.
+			return &os.PathError{Op: "umount", Path: entry.path, Err: syscall.EPERM}
+		}
 		return helperUnmount(entry.path, lazy)
 	}
 	flags := unix.UMOUNT_NOFOLLOW
@@ -370,7 +388,10 @@ func helperUnmount(path string, lazy bool) error {
 	if lazy {
 		args = append(args, "-z")
 	}
-	output, err := exec.Command(mountHelper, append(args, "--", path)...).CombinedOutput()
+	helper := exec.Command(mountHelper, append(args, "--", path)...)
+	// A Ctrl-C is sent to the whole group. The helper is not to die of it.
+	helper.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	output, err := helper.CombinedOutput()
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 		err = helperError(string(output))
 	}

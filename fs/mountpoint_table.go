@@ -18,6 +18,7 @@ type mountEntry struct {
 	minor  uint32 // of st_dev; for FUSE also the connection's number
 	path   string
 	fstype string
+	user   string // FUSE: the number of the user who mounted it
 }
 
 type mountTable []mountEntry
@@ -33,7 +34,7 @@ func readMountTable(name string) (mountTable, error) {
 		// 36 35 98:0 /root /mount/point rw,noatime master:1 - ext4 /dev/sda rw
 		before, after, found := strings.Cut(strings.TrimSuffix(line, "\n"), " - ")
 		left, right := strings.Fields(before), strings.Fields(after)
-		if !found || len(left) < 6 || len(right) < 1 {
+		if !found || len(left) < 6 || len(right) < 3 {
 			return nil, fmt.Errorf("%s: unexpected line %q", name, line)
 		}
 		_, minor, _ := strings.Cut(left[2], ":")
@@ -41,11 +42,13 @@ func readMountTable(name string) (mountTable, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: unexpected device in line %q", name, line)
 		}
-		table = append(table, mountEntry{
-			minor:  uint32(number),
-			path:   unescapeMount(left[4]),
-			fstype: right[0],
-		})
+		entry := mountEntry{minor: uint32(number), path: unescapeMount(left[4]), fstype: right[0]}
+		for option := range strings.SplitSeq(right[2], ",") {
+			if user, ok := strings.CutPrefix(option, "user_id="); ok {
+				entry.user = user
+			}
+		}
+		table = append(table, entry)
 	}
 	return table, nil
 }

@@ -1,13 +1,18 @@
 package fs
 
 import (
+	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestCheckMount has every reason why mapfs refuses to mount, with the words
@@ -48,13 +53,13 @@ func TestCheckMount(t *testing.T) {
 
 		{name: "equal", backing: "empty", mountpoint: "empty",
 			want: "backing directory and mountpoint are the same directory, DIR/empty; mount on another one"},
-		{name: "equal through a symlink", backing: "link", mountpoint: "data", opts: Options{NonEmpty: true},
+		{name: "equal through a symlink", backing: "link", mountpoint: "data",
 			want: "backing directory and mountpoint are the same directory, DIR/data; mount on another one"},
 		{name: "mountpoint inside backing", backing: "data", mountpoint: "data/sub",
 			want: "mountpoint DIR/data/sub lies inside the backing directory DIR/data; mount on a directory outside it"},
 		{name: "mountpoint inside backing through a symlink", backing: "data", mountpoint: "link/sub",
 			want: "mountpoint DIR/data/sub lies inside the backing directory DIR/data; mount on a directory outside it"},
-		{name: "backing inside mountpoint", backing: "data/sub", mountpoint: "data", opts: Options{NonEmpty: true},
+		{name: "backing inside mountpoint", backing: "data/sub", mountpoint: "data",
 			want: "backing directory DIR/data/sub lies inside the mountpoint DIR/data; mount on a directory that does not hold it"},
 
 		{name: "already a mapfs", backing: "data", mountpoint: "empty", change: mountedAs("fuse.mapfs", "empty"),
@@ -68,6 +73,9 @@ func TestCheckMount(t *testing.T) {
 		{name: "no device", backing: "data", mountpoint: "empty",
 			change: func(m *machine) { m.host.device = m.dir + "/fuse" },
 			want:   "DIR/fuse: no such file or directory; " + fuseAdvice},
+		{name: "no capability", backing: "data", mountpoint: "empty",
+			change: func(m *machine) { m.host.mayMount = func() bool { return false } },
+			want:   "this container may not mount; run it with '--cap-add SYS_ADMIN' (Docker)"},
 		{name: "no helper", backing: "data", mountpoint: "empty",
 			change: func(m *machine) {
 				m.host.lookPath = func(string) (string, error) { return "", errors.New("not there") }
@@ -113,6 +121,7 @@ func TestCheckMount(t *testing.T) {
 				mountTable: mountInfo,
 				device:     dir + "/device",
 				fuseConf:   dir + "/fuse.conf",
+				mayMount:   func() bool { return true },
 				lookPath:   func(name string) (string, error) { return "/usr/bin/" + name, nil },
 			}}
 			if test.change != nil {
@@ -154,6 +163,7 @@ func TestCheckMountRelative(t *testing.T) {
 	host := thisHost()
 	host.euid = 0
 	host.device = filepath.Join(dir, "device")
+	host.mayMount = func() bool { return true }
 	host.lookPath = func(string) (string, error) { return "", nil }
 	writeFile(t, host.device, "")
 
@@ -244,7 +254,7 @@ func TestReadMountTable(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "mountinfo")
 	writeFile(t, name, `21 26 0:20 / /proc rw,relatime - proc proc rw
 26 1 254:0 / / rw,relatime - ext4 /dev/vda rw
-42 26 0:38 / /mnt/a\040b\134c\011\012 rw shared:1 master:2 - fuse.mapfs /b rw,user_id=0
+42 26 0:38 / /mnt/a\040b\134c\011\012 rw shared:1 master:2 - fuse.mapfs /b rw,user_id=1000,group_id=0
 43 42 0:39 / /mnt/a\040b\134c\011\012 rw - tmpfs tmpfs rw
 `)
 	table, err := readMountTable(name)
@@ -252,10 +262,10 @@ func TestReadMountTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := mountTable{
-		{20, "/proc", "proc"},
-		{0, "/", "ext4"},
-		{38, "/mnt/a b\\c\t\n", "fuse.mapfs"},
-		{39, "/mnt/a b\\c\t\n", "tmpfs"},
+		{20, "/proc", "proc", ""},
+		{0, "/", "ext4", ""},
+		{38, "/mnt/a b\\c\t\n", "fuse.mapfs", "1000"},
+		{39, "/mnt/a b\\c\t\n", "tmpfs", ""},
 	}
 	if !slices.Equal(table, want) {
 		t.Errorf("got %+v, want %+v", table, want)
@@ -357,6 +367,72 @@ func TestServerOf(t *testing.T) {
 		if got := serverOf(proc, connection); got != want {
 			t.Errorf("connection %d: got process %d, want %d", connection, got, want)
 		}
+	}
+}
+
+func TestWithin(t *testing.T) {
+	if err := within(time.Minute, "/", func(string) error { return syscall.EIO }); err != syscall.EIO {
+		t.Errorf("an answer: got %v, want %v", err, syscall.EIO)
+	}
+	stuck := make(chan struct{})
+	defer close(stuck)
+	err := within(time.Millisecond, "/", func(string) error { <-stuck; return nil })
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("no answer: got %v, want %v", err, os.ErrDeadlineExceeded)
+	}
+}
+
+// TestDaemonWait watches the end of a process like umount watches a daemon's:
+// before its parent has taken notice, and after.
+func TestDaemonWait(t *testing.T) {
+	for _, reaped := range []bool{false, true} {
+		for script, want := range map[string]string{
+			"exit 0":           "",
+			"exit 3":           "ended with exit code 3",
+			"kill -KILL $$":    "was ended by a signal (killed)",
+			"sleep 0.3":        "",
+			"sleep 0.3; wrong": "ended with exit code 127",
+		} {
+			cmd := exec.Command("sh", "-c", script)
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			fd, err := unix.PidfdOpen(cmd.Process.Pid, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			daemon := &Daemon{PID: cmd.Process.Pid, pidfd: os.NewFile(uintptr(fd), "pidfd")}
+			if reaped {
+				_ = cmd.Wait() // the script's own failure
+			}
+			err = daemon.Wait(t.Context())
+			switch {
+			case reaped && err == nil:
+				// A kernel before 6.15 cannot tell.
+			case want == "" && err != nil, want != "" && (err == nil || !strings.Contains(err.Error(), want)):
+				t.Errorf("%s, reaped %v: got %v, want %q", script, reaped, err, want)
+			}
+			if !reaped {
+				_ = cmd.Wait()
+			}
+			if err := daemon.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+func TestDaemonWaitCancelled(t *testing.T) {
+	fd, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	daemon := &Daemon{PID: os.Getpid(), pidfd: os.NewFile(uintptr(fd), "pidfd")}
+	defer daemon.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := daemon.Wait(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want %v", err, context.Canceled)
 	}
 }
 

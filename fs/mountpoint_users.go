@@ -206,26 +206,48 @@ func (d *Daemon) Wait(ctx context.Context) error {
 	}
 }
 
-// result asks for the exit status of the ended daemon, no child of ours: Linux
-// tells it since 6.15, once the daemon's parent has taken notice.
+// result tells how the daemon has ended, although it is no child of ours.
 func (d *Daemon) result() error {
-	for range 50 {
-		info := unix.PidfdInfo{Mask: unix.PIDFD_INFO_EXIT}
-		if err := unix.IoctlPidfdInfo(int(d.pidfd.Fd()), &info); err != nil {
-			return nil // older: it does not tell
-		}
-		if info.Mask&unix.PIDFD_INFO_EXIT == 0 {
-			time.Sleep(10 * time.Millisecond)
-			continue
-		}
-		status := syscall.WaitStatus(info.Exit_code)
-		switch {
-		case status.Signaled():
-			return fmt.Errorf("the daemon (pid %d) was ended by a signal (%v)", d.PID, status.Signal())
-		case status.ExitStatus() != 0:
-			return fmt.Errorf("the daemon (pid %d) ended with exit code %d", d.PID, status.ExitStatus())
-		}
+	status, known := d.exitStatus()
+	switch {
+	case !known:
 		return nil
+	case status.Signaled():
+		return fmt.Errorf("the daemon (pid %d) was ended by a signal (%v)", d.PID, status.Signal())
+	case status.ExitStatus() != 0:
+		return fmt.Errorf("the daemon (pid %d) ended with exit code %d", d.PID, status.ExitStatus())
 	}
 	return nil
+}
+
+// exitStatus finds the ended daemon's status: as long as its parent has not
+// asked for it, in proc(5), where the process is a zombie; afterwards at the
+// pidfd, where Linux has it since 6.15.
+func (d *Daemon) exitStatus() (syscall.WaitStatus, bool) {
+	if status, ok := zombieStatus("/proc", d.PID); ok {
+		return status, true
+	}
+	info := unix.PidfdInfo{Mask: unix.PIDFD_INFO_EXIT}
+	err := unix.IoctlPidfdInfo(int(d.pidfd.Fd()), &info)
+	if err != nil || info.Mask&unix.PIDFD_INFO_EXIT == 0 {
+		return 0, false
+	}
+	return syscall.WaitStatus(info.Exit_code), true
+}
+
+// zombieStatus returns the wait status of a process that has ended and that
+// its parent has not waited for.
+func zombieStatus(proc string, pid int) (syscall.WaitStatus, bool) {
+	stat, err := os.ReadFile(filepath.Join(proc, strconv.Itoa(pid), "stat"))
+	if err != nil {
+		return 0, false
+	}
+	// The second field is the name in parentheses, which may hold anything.
+	const stateField, exitField = 3, 52
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) <= exitField-stateField || fields[0] != "Z" {
+		return 0, false
+	}
+	status, err := strconv.ParseUint(fields[exitField-stateField], 10, 32)
+	return syscall.WaitStatus(status), err == nil
 }

@@ -13,7 +13,7 @@ import (
 // maxIdleWorkers is how many workers may wait for requests at a time. One more
 // is started whenever the last waiting one gets a request, so a request that
 // takes long never keeps others waiting; those too many end.
-const maxIdleWorkers = 4
+const maxIdleWorkers = 2
 
 // Serve answers requests until the mount is unmounted, then writes everything
 // back. It returns the error of that, or what ended the session early.

@@ -267,7 +267,7 @@ func (f *File) statLocked(st *unix.Stat_t) error {
 	// While somebody changes the size, what fstat says may be old by the time
 	// it is stored; the one who changes it knows better.
 	quiet := f.growMu.TryLock()
-	err := f.sys.fstat(f.fd, st)
+	err := fstat(f.fd, st)
 	if quiet {
 		if err == nil {
 			f.adoptSize(st.Size)
@@ -287,7 +287,7 @@ func (f *File) statLocked(st *unix.Stat_t) error {
 	if err := f.sys.setMtime(f.fd, unix.NsecToTimespec(stored)); err != nil {
 		return err
 	}
-	return f.sys.fstat(f.fd, st)
+	return fstat(f.fd, st)
 }
 
 // adoptSize takes over a size that fstat reported. f.growMu must be held.
@@ -310,7 +310,7 @@ func (f *File) refreshSizeLocked() (int64, error) {
 	var st unix.Stat_t
 	if f.growMu.TryLock() {
 		defer f.growMu.Unlock()
-		if err := f.sys.fstat(f.fd, &st); err != nil {
+		if err := fstat(f.fd, &st); err != nil {
 			return 0, err
 		}
 		f.adoptSize(st.Size)

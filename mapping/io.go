@@ -71,7 +71,7 @@ func (f *File) presentLocked(mem []byte, g Range, known bool) bool {
 		return true
 	}
 	var st unix.Stat_t
-	return f.sys.fstat(f.fd, &st) == nil && st.Size >= g.End
+	return fstat(f.fd, &st) == nil && st.Size >= g.End
 }
 
 // bounceTo sends the bytes of g by way of pread(2).
@@ -238,7 +238,7 @@ func (f *File) Append(p []byte, cause Cause) (off int64, n int, err error) {
 		return 0, 0, err
 	}
 	var st unix.Stat_t
-	if err = f.sys.fstat(f.fd, &st); err != nil {
+	if err = fstat(f.fd, &st); err != nil {
 		return 0, 0, err
 	}
 	off = st.Size - int64(n)
@@ -266,7 +266,7 @@ func (f *File) grownLocked(g Range, cause Cause) {
 func (f *File) clearTail(off int64) error {
 	var st unix.Stat_t
 	f.mu.RLock()
-	err := f.sys.fstat(f.fd, &st)
+	err := fstat(f.fd, &st)
 	if err == nil {
 		f.adoptSize(st.Size)
 	}

@@ -22,7 +22,6 @@ type system struct {
 	fallocate func(fd int, mode uint32, off, length int64) error
 	fsync     func(fd int) error
 	fdatasync func(fd int) error
-	fstat     func(fd int, st *unix.Stat_t) error
 	setMtime  func(fd int, mtime unix.Timespec) error
 	close     func(fd int) error
 }
@@ -46,10 +45,15 @@ func newSystem() *system {
 		fdatasync: func(fd int) error {
 			return os.NewSyscallError("fdatasync", ignoringEINTR(func() error { return unix.Fdatasync(fd) }))
 		},
-		fstat:    func(fd int, st *unix.Stat_t) error { return os.NewSyscallError("fstat", unix.Fstat(fd, st)) },
 		setMtime: setMtime,
 		close:    func(fd int) error { return os.NewSyscallError("close", unix.Close(fd)) },
 	}
+}
+
+// fstat is called directly: through a function value st would have to live on
+// the heap, at every read.
+func fstat(fd int, st *unix.Stat_t) error {
+	return os.NewSyscallError("fstat", unix.Fstat(fd, st))
 }
 
 // ignoringEINTR repeats call while a signal interrupts it: the Go runtime

@@ -158,7 +158,7 @@ func (t *Table) Get(st *unix.Stat_t, writing bool) *File {
 // it allows more, and is closed when not.
 func (t *Table) Open(fd int, readable, writable bool) (*File, error) {
 	var st unix.Stat_t
-	if err := t.sys.fstat(fd, &st); err != nil {
+	if err := fstat(fd, &st); err != nil {
 		t.sys.close(fd)
 		return nil, err
 	}
@@ -307,7 +307,7 @@ func (t *Table) sweep() bool {
 	t.mu.Unlock()
 	for _, f := range idle {
 		var st unix.Stat_t
-		err := f.WithDescriptor(func(fd int) error { return t.sys.fstat(fd, &st) })
+		err := f.WithDescriptor(func(fd int) error { return fstat(fd, &st) })
 		t.mu.Lock()
 		if err != nil || st.Nlink == 0 || time.Since(f.last.at) >= idleTime {
 			f.last.keep = false
@@ -331,13 +331,17 @@ func (t *Table) warnUnmappable(err error) {
 // used lately if the cap is reached. It reports false when every mapping is
 // busy.
 func (t *Table) reserveMapping() bool {
-	for t.mappings.Add(1) > t.maxMappings {
-		t.mappings.Add(-1)
-		if !t.evict() {
-			return false
+	for {
+		n := t.mappings.Load()
+		switch {
+		case n >= t.maxMappings:
+			if !t.evict() {
+				return false
+			}
+		case t.mappings.CompareAndSwap(n, n+1):
+			return true
 		}
 	}
-	return true
 }
 
 // unreserveMapping gives back what reserveMapping made room for.

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"log"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	"mapfs/fs"
+)
+
+// session is a mount that is being served: *fs.Session.
+type session interface {
+	Serve() error
+	Sync() error
+}
+
+// system is what the command does to the machine. A test hands in another one.
+type system struct {
+	mount       func(fs.Options) (session, error)
+	unmount     func(mountpoint string, lazy bool) error
+	holders     func(mountpoint string) []fs.Holder
+	findDaemon  func(mountpoint string) (server, error)
+	mountpoints func() ([]string, error)
+
+	// spawn starts the daemon with these arguments and returns when the mount
+	// is ready; look then asks the mount for an answer.
+	spawn func(args []string) error
+	look  func(mountpoint string) error
+
+	// notify tells the service manager, if there is one (sd_notify(3)).
+	notify func(state string)
+	// signals returns where the signals arrive that end the daemon, and a
+	// function that gives them back to the system.
+	signals func(foreground bool) (<-chan os.Signal, func())
+}
+
+func realSystem() system {
+	return system{
+		mount:   realMount,
+		unmount: fs.Unmount,
+		holders: fs.Holders,
+		findDaemon: func(mountpoint string) (server, error) {
+			d, err := fs.FindDaemon(mountpoint)
+			if d == nil || err != nil {
+				return nil, err
+			}
+			return d, nil
+		},
+		mountpoints: fs.Mountpoints,
+		spawn:       spawnDaemon,
+		look: func(mountpoint string) error {
+			_, err := os.Stat(mountpoint)
+			return err
+		},
+		notify: func(state string) {
+			// A service manager that cannot be told is its own trouble;
+			// without one this does nothing.
+			_, _ = daemon.SdNotify(false, state)
+		},
+		signals: stopSignals,
+	}
+}
+
+func realMount(opts fs.Options) (session, error) {
+	// The kernel has applied the client's umask already; ours must not be
+	// applied too.
+	syscall.Umask(0)
+	// Why fusermount3 refuses to mount is on its stderr alone, and the FUSE
+	// library passes that on to package log.
+	var words bytes.Buffer
+	log.SetOutput(&words)
+	log.SetFlags(0)
+	defer log.SetOutput(os.Stderr)
+	s, err := fs.Mount(opts)
+	if err != nil {
+		// Not return s, err: a nil *fs.Session in a session is not nil.
+		return nil, withHelperWords(err, words.String())
+	}
+	return s, nil
+}
+
+// withHelperWords adds what fusermount3 said to an error that only has its exit
+// status.
+func withHelperWords(err error, words string) error {
+	var said []string
+	for line := range strings.Lines(words) {
+		_, text, found := strings.Cut(strings.TrimSpace(line), "fusermount3: ")
+		if found {
+			said = append(said, text)
+		}
+	}
+	if len(said) == 0 {
+		return err
+	}
+	return fmt.Errorf("%w: %s", err, strings.Join(said, "; "))
+}
+
+// stopSignals catches what asks the daemon to end.
+func stopSignals(foreground bool) (<-chan os.Signal, func()) {
+	signals := []os.Signal{syscall.SIGINT, syscall.SIGTERM}
+	// nohup(1) runs programs with SIGHUP ignored; to catch it would undo that.
+	// The daemon has no terminal that could hang up: there it is a request.
+	if !foreground || !signal.Ignored(syscall.SIGHUP) {
+		signals = append(signals, syscall.SIGHUP)
+	}
+	arrived := make(chan os.Signal, 4) // more than anybody needs to send
+	signal.Notify(arrived, signals...)
+	return arrived, func() { signal.Stop(arrived) }
+}

@@ -1,0 +1,91 @@
+package mapping
+
+import (
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// mapTest maps length bytes of a file of the given size.
+func mapTest(t *testing.T, size, length int64, prot int) []byte {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(path, make([]byte, size), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	mem, err := mmap(fd, length, prot, unix.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := munmap(mem); err != nil {
+			t.Error(err)
+		}
+	})
+	return mem
+}
+
+func TestGuardedCopies(t *testing.T) {
+	buf := make([]byte, PageSize)
+	touches := map[string]func(mem []byte) bool{
+		"load":    func(mem []byte) bool { return load(buf[:len(mem)], mem) },
+		"store":   func(mem []byte) bool { return store(mem, buf[:len(mem)]) },
+		"touch":   touch,
+		"zero":    zero,
+		"redirty": redirty,
+	}
+	for name, fn := range touches {
+		t.Run(name, func(t *testing.T) {
+			beyond := mapTest(t, PageSize, 2*PageSize, unix.PROT_READ|unix.PROT_WRITE)
+			if !fn(beyond[:PageSize]) {
+				t.Error("a page of the file faulted")
+			}
+			if fn(beyond[PageSize:]) {
+				t.Error("a page past the end of the file did not fault (SIGBUS)")
+			}
+			none := mapTest(t, PageSize, PageSize, unix.PROT_NONE)
+			if fn(none) {
+				t.Error("a page without access did not fault (SIGSEGV)")
+			}
+			if debug.SetPanicOnFault(false) {
+				t.Error("the goroutine was left with panics on faults")
+			}
+		})
+	}
+	t.Run("read-only", func(t *testing.T) {
+		mem := mapTest(t, PageSize, PageSize, unix.PROT_READ)
+		if !load(buf, mem) {
+			t.Error("load from a readable page faulted")
+		}
+		if store(mem, buf) {
+			t.Error("store to a read-only page did not fault")
+		}
+	})
+}
+
+// TestForeignFaultIsNotSwallowed: only faults in the memory at hand are
+// expected. Anything else is a bug and must not be hidden.
+func TestForeignFaultIsNotSwallowed(t *testing.T) {
+	mine := mapTest(t, PageSize, PageSize, unix.PROT_READ)
+	other := mapTest(t, 0, PageSize, unix.PROT_READ)
+	defer func() {
+		if recover() == nil {
+			t.Error("a fault outside the guarded memory was swallowed")
+		}
+		debug.SetPanicOnFault(false)
+	}()
+	ok := true
+	defer faultIn(mine, debug.SetPanicOnFault(true), &ok)
+	_ = load(mine[:0], mine[:0])
+	debug.SetPanicOnFault(true)
+	buf := make([]byte, 1)
+	copy(buf, other)
+}

@@ -1,0 +1,91 @@
+package mapping
+
+import (
+	"math/rand/v2"
+	"testing"
+)
+
+// TestRecordAgainstModel holds the packed record against a plain map through
+// random changes and write-backs.
+func TestRecordAgainstModel(t *testing.T) {
+	const pages = 3*pagesPerChunk + 5
+	for seed := range uint64(20) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		var r pageRecord
+		unsynced := make(map[int64]bool)
+		syncing := make(map[int64]bool)
+		inSync := false
+		randomRange := func() Range {
+			first := rng.Int64N(pages)
+			length := 1 + rng.Int64N(1+rng.Int64N(pages-first))
+			return Range{first*PageSize + rng.Int64N(PageSize), (first + length) * PageSize}
+		}
+		for range 300 {
+			switch rng.IntN(6) {
+			case 0, 1, 2:
+				g := randomRange()
+				r.set(g, pageWritten|pageUnsyncedWrite)
+				first, end := g.Pages()
+				for p := first; p < end; p++ {
+					unsynced[p] = true
+					delete(syncing, p) // changed again: stays unsynced after the sync
+				}
+			case 3:
+				if !inSync {
+					r.beginSync()
+					inSync = true
+					for p := range unsynced {
+						syncing[p] = true
+					}
+				}
+			case 4:
+				if inSync {
+					failed := rng.IntN(2) == 0
+					r.endSync(failed)
+					inSync = false
+					if !failed {
+						for p := range syncing {
+							delete(unsynced, p)
+						}
+					}
+					syncing = make(map[int64]bool)
+				}
+			case 5:
+				size := rng.Int64N(pages * PageSize)
+				r.forget(size)
+				_, keep := Range{0, size}.Pages()
+				for p := range unsynced {
+					if p >= keep {
+						delete(unsynced, p)
+						delete(syncing, p)
+					}
+				}
+			}
+			if got := r.unsyncedPages(); got != int64(len(unsynced)) {
+				t.Fatalf("seed %d: %d unsynced pages, want %d", seed, got, len(unsynced))
+			}
+			if len(unsynced) > 0 && !r.unsynced() {
+				t.Fatalf("seed %d: the record denies its %d unsynced pages", seed, len(unsynced))
+			}
+		}
+		for p := range int64(pages) {
+			g := Range{p * PageSize, (p + 1) * PageSize}
+			if got := r.all(g, pageUnsyncedWrite); got != unsynced[p] {
+				t.Fatalf("seed %d: page %d unsynced is %v, want %v", seed, p, got, unsynced[p])
+			}
+		}
+	}
+}
+
+func TestRecordOfHugeOffsets(t *testing.T) {
+	var r pageRecord
+	g := Range{1<<62 - 1, 1<<62 + 1} // two pages, far beyond what an array could index
+	r.set(g, pageWritten|pageUnsyncedWrite)
+	if got := r.unsyncedPages(); got != 2 {
+		t.Errorf("%d unsynced pages, want 2", got)
+	}
+	r.forget(1 << 62)
+	if got := r.unsyncedPages(); got != 1 {
+		t.Errorf("after a truncation between them: %d, want 1", got)
+	}
+}
