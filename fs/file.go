@@ -68,7 +68,7 @@ func (s *Session) adopt(n *node, fd int, readable, writable bool) (*mapping.File
 		unix.Close(fd)
 		return nil, syscall.ESTALE
 	}
-	return s.files.Open(fd, readable, writable)
+	return s.files.Open(fd, &st, readable, writable)
 }
 
 // openBacking opens a regular file of the backing directory. A file is opened
@@ -176,7 +176,7 @@ func (w *worker) create(r *fuse.CreateRequest) error {
 		unix.Close(fd)
 		return os.NewSyscallError("fstat", err)
 	}
-	f, err := w.s.files.Open(fd, true, true)
+	f, err := w.s.files.Open(fd, &st, true, true)
 	if err != nil {
 		return err
 	}
@@ -293,20 +293,9 @@ func (w *worker) release(r *fuse.ReleaseRequest) error {
 		unix.Close(h.dir.fd)
 	default:
 		h.node.closed()
-		h.file.Release(w.s.keepIdle(h))
+		h.file.Release(true)
 	}
 	return w.ok()
-}
-
-// keepIdle reports whether a closed file may stay open and mapped. A program
-// that was written must not: nobody could run it from the backing directory.
-func (s *Session) keepIdle(h *handle) bool {
-	if !h.file.Writable() {
-		return true
-	}
-	var st unix.Stat_t
-	err := h.file.WithDescriptor(func(fd int) error { return unix.Fstat(fd, &st) })
-	return err == nil && st.Mode&0o111 == 0
 }
 
 // fsyncDataOnly is FUSE_FSYNC_FDATASYNC.

@@ -10,10 +10,10 @@ import (
 	"bazil.org/fuse"
 )
 
-// maxIdleWorkers is how many workers may wait for requests at a time. One more
+// WaitingWorkers is how many workers may wait for requests at a time. One more
 // is started whenever the last waiting one gets a request, so a request that
 // takes long never keeps others waiting; those too many end.
-const maxIdleWorkers = 2
+const WaitingWorkers = 2
 
 // Serve answers requests until the mount is unmounted, then writes everything
 // back. It returns the error of that, or what ended the session early.
@@ -64,7 +64,7 @@ func (s *Session) work(fatal chan<- error) {
 			}
 			return
 		}
-		if s.idleWorkers.Add(1) > maxIdleWorkers {
+		if s.idleWorkers.Add(1) > WaitingWorkers {
 			s.idleWorkers.Add(-1)
 			return
 		}

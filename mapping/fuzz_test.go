@@ -40,7 +40,7 @@ func runProgram(t *testing.T, parent string, program []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := table.Open(fd, true, true)
+	f, err := openFD(table, fd, true, true)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -366,7 +366,7 @@ func TestDescriptorAccess(t *testing.T) {
 	}
 	t.Run("read-only", func(t *testing.T) {
 		table := newTestTable(t, Config{}, nil)
-		f, err := table.Open(open(unix.O_RDONLY), true, false)
+		f, err := openFD(table, open(unix.O_RDONLY), true, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -376,7 +376,7 @@ func TestDescriptorAccess(t *testing.T) {
 		errnoIs(t, err, syscall.EBADF)
 		// Opened for writing by somebody else: the same file, from now on
 		// writable, through one new mapping.
-		g, err := table.Open(open(unix.O_RDWR), true, true)
+		g, err := openFD(table, open(unix.O_RDWR), true, true)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -391,7 +391,7 @@ func TestDescriptorAccess(t *testing.T) {
 		wantContent(t, f, path, want)
 	})
 	t.Run("write-only", func(t *testing.T) {
-		f, err := newTestTable(t, Config{}, nil).Open(open(unix.O_WRONLY), false, true)
+		f, err := openFD(newTestTable(t, Config{}, nil), open(unix.O_WRONLY), false, true)
 		if err != nil {
 			t.Fatal(err)
 		}

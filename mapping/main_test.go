@@ -58,12 +58,21 @@ func openTest(t testing.TB, table *Table, path string) *File {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := table.Open(fd, true, true)
+	f, err := openFD(table, fd, true, true)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { f.Release(false) })
 	return f
+}
+
+// openFD gives a descriptor to the table.
+func openFD(table *Table, fd int, readable, writable bool) (*File, error) {
+	var st unix.Stat_t
+	if err := fstat(fd, &st); err != nil {
+		return nil, err
+	}
+	return table.Open(fd, &st, readable, writable)
 }
 
 // testFile is openTest in a table of its own.

@@ -153,19 +153,14 @@ func (t *Table) Get(st *unix.Stat_t, writing bool) *File {
 }
 
 // Open takes over fd, an open descriptor of a regular file, and returns the
-// file it stands for with a new reference. readable and writable say what fd
-// allows. If the table has the inode already, fd replaces its descriptor when
-// it allows more, and is closed when not.
-func (t *Table) Open(fd int, readable, writable bool) (*File, error) {
-	var st unix.Stat_t
-	if err := fstat(fd, &st); err != nil {
-		t.sys.close(fd)
-		return nil, err
-	}
+// file it stands for with a new reference. st is what fstat(2) says of fd,
+// readable and writable what it allows. If the table has the inode already, fd
+// replaces its descriptor when it allows more, and is closed when not.
+func (t *Table) Open(fd int, st *unix.Stat_t, readable, writable bool) (*File, error) {
 	t.mu.Lock()
-	f := t.files[IDOf(&st)]
+	f := t.files[IDOf(st)]
 	if f == nil {
-		f = &File{table: t, sys: t.sys, id: IDOf(&st), fd: fd, readable: readable, writable: writable}
+		f = &File{table: t, sys: t.sys, id: IDOf(st), fd: fd, readable: readable, writable: writable}
 		f.openForWriting.Store(writable)
 		f.size.Store(st.Size)
 		t.files[f.id] = f
@@ -205,11 +200,13 @@ func (t *Table) refLocked(f *File) {
 
 // Release gives a reference back. With keep the file stays mapped for a while,
 // in case it is opened again; without, it is unmapped and closed with the last
-// reference, and so is a file that has no name any more.
+// reference. So is, in any case, a file that has no name any more, and a program
+// that is open for writing: nobody could run it (execve(2): ETXTBSY).
 func (f *File) Release(keep bool) {
 	var st unix.Stat_t
-	if err := f.Stat(&st); err != nil || st.Nlink == 0 {
-		keep = false // Stat has also put the time of the last store into the inode
+	err := f.Stat(&st) // also puts the time of the last store into the inode
+	if err != nil || st.Nlink == 0 || st.Mode&0o111 != 0 && f.Writable() {
+		keep = false
 	}
 	t := f.table
 	t.mu.Lock()

@@ -66,7 +66,7 @@ func use(t *testing.T, table *Table, path string, keep bool) *File {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := table.Open(fd, true, true)
+	f, err := openFD(table, fd, true, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,7 +166,7 @@ func TestConcurrentUse(t *testing.T) {
 						t.Error(err)
 						return
 					}
-					f, err := table.Open(fd, true, writing)
+					f, err := openFD(table, fd, true, writing)
 					if err != nil {
 						t.Error(err)
 						return

@@ -6,6 +6,7 @@ import (
 	"log"
 	"os"
 	"os/signal"
+	"runtime"
 	"strings"
 	"syscall"
 
@@ -71,6 +72,7 @@ func realMount(opts fs.Options) (session, error) {
 	// The kernel has applied the client's umask already; ours must not be
 	// applied too.
 	syscall.Umask(0)
+	leaveRoomForWorkers()
 	// Why fusermount3 refuses to mount is on its stderr alone, and the FUSE
 	// library passes that on to package log.
 	var words bytes.Buffer
@@ -84,6 +86,12 @@ func realMount(opts fs.Options) (session, error) {
 	}
 	return s, nil
 }
+
+// leaveRoomForWorkers gives the Go scheduler more slots than there are
+// processors. A worker that waits for a request in read(2) keeps its slot only
+// while others are free; without one it has to queue for a slot at every
+// request, which costs a third of the requests per second.
+func leaveRoomForWorkers() { runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + fs.WaitingWorkers) }
 
 // withHelperWords adds what fusermount3 said to an error that only has its exit
 // status.

@@ -1,0 +1,45 @@
+package fs
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// TestArrows holds the packages to the one direction of imports:
+// cmd/mapfs -> fs -> mapping, and the FUSE library in fs alone.
+func TestArrows(t *testing.T) {
+	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, "mapfs/...").CombinedOutput()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, out)
+	}
+	allowed := map[string][]string{
+		"mapfs/mapping":   {},
+		"mapfs/fs":        {"mapfs/mapping", "bazil.org/fuse"},
+		"mapfs/cmd/mapfs": {"mapfs/fs"},
+	}
+	seen := 0
+	for line := range strings.Lines(string(out)) {
+		fields := strings.Fields(line)
+		may, watched := allowed[fields[0]]
+		if !watched {
+			continue
+		}
+		seen++
+		for _, imported := range fields[1:] {
+			if !strings.HasPrefix(imported, "mapfs/") && !strings.HasPrefix(imported, "bazil.org/") {
+				continue
+			}
+			ok := false
+			for _, a := range may {
+				ok = ok || imported == a
+			}
+			if !ok {
+				t.Errorf("%s imports %s", fields[0], imported)
+			}
+		}
+	}
+	if seen != len(allowed) {
+		t.Errorf("%d of %d packages were looked at:\n%s", seen, len(allowed), out)
+	}
+}
