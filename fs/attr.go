@@ -201,7 +201,7 @@ func (s *Session) truncate(n *node, r *fuse.SetattrRequest) error {
 	}
 	defer f.Release(true)
 	n.changed()
-	if err := s.dropSetID(f, r.Valid.SetattrKillSUIDGID()); err != nil {
+	if _, err := dropSetID(f, r.Valid.SetattrKillSUIDGID()); err != nil {
 		return err
 	}
 	return f.Truncate(int64(r.Size))
@@ -210,9 +210,10 @@ func (s *Session) truncate(n *node, r *fuse.SetattrRequest) error {
 // dropSetID does what a write by somebody without CAP_FSETID does to a program:
 // it loses its set-user-id bit, and its set-group-id bit if its group may run
 // it (FUSE_HANDLE_KILLPRIV_V2 in fuse.h). kill is what the kernel asks for. The
-// file's capabilities go with every write, whoever writes.
-func (s *Session) dropSetID(f *mapping.File, kill bool) error {
-	return f.WithDescriptor(func(fd int) error {
+// file's capabilities go with every write, whoever writes. It reports whether
+// the mode changed.
+func dropSetID(f *mapping.File, kill bool) (changed bool, err error) {
+	err = f.WithDescriptor(func(fd int) error {
 		// Only where there is something to remove does this cost a change.
 		if _, err := unix.Fgetxattr(fd, capabilityXattr, nil); err == nil {
 			if err := unix.Fremovexattr(fd, capabilityXattr); err != nil && err != unix.ENODATA {
@@ -233,8 +234,10 @@ func (s *Session) dropSetID(f *mapping.File, kill bool) error {
 		if mode == st.Mode {
 			return nil
 		}
+		changed = true
 		return os.NewSyscallError("fchmod", unix.Fchmod(fd, mode&permissionBits))
 	})
+	return changed, err
 }
 
 // capabilityXattr holds a program's capabilities (capabilities(7)).

@@ -261,8 +261,12 @@ func (s *Session) dropPrivileges(h *handle, kill bool) error {
 	if h.node.privileges.Load()&need == need {
 		return nil
 	}
-	if err := s.dropSetID(h.file, kill); err != nil {
+	changed, err := dropSetID(h.file, kill)
+	if err != nil {
 		return err
+	}
+	if changed {
+		s.attributesChanged(h.node)
 	}
 	h.node.privileges.Or(need)
 	return nil
@@ -326,6 +330,11 @@ func (w *worker) fallocate(r *fuse.FAllocateRequest) error {
 	}
 	if r.Offset > 1<<63-1 || r.Length > 1<<63-1 {
 		return syscall.EFBIG
+	}
+	// The request does not say whether the client may keep set-id bits
+	// (CAP_FSETID), so only user 0 may.
+	if err := w.s.dropPrivileges(h, r.Uid != 0); err != nil {
+		return err
 	}
 	if err := h.file.Allocate(uint32(r.Mode), int64(r.Offset), int64(r.Length)); err != nil {
 		return err

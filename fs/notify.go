@@ -55,6 +55,17 @@ func (n *notifier) invalidate(id fuse.NodeID) {
 	}
 }
 
+// attributesChanged makes the kernel forget a node's attributes at once, after a
+// request changed some that the kernel does not know it changes: a write that
+// drops set-id bits, an access control list that sets the mode. Unlike the
+// invalidation of bytes this touches no page and takes no lock of the inode, so
+// it can be sent from inside a request.
+func (s *Session) attributesChanged(n *node) {
+	if err := s.conn.InvalidateNode(n.id, -1, 0); err != nil && !errors.Is(err, fuse.ErrNotCached) {
+		s.log.Debug("invalidation refused", "node", n.id, "error", err)
+	}
+}
+
 // stop ends the goroutine.
 func (n *notifier) stop() {
 	close(n.closed)

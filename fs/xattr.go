@@ -2,6 +2,7 @@ package fs
 
 import (
 	"os"
+	"strings"
 	"syscall"
 
 	"bazil.org/fuse"
@@ -103,6 +104,9 @@ func (w *worker) setxattr(r *fuse.SetxattrRequest) error {
 		return err
 	}
 	n.privileges.Store(0)
+	if strings.HasPrefix(r.Name, aclPrefix) {
+		w.s.attributesChanged(n) // an access control list sets the mode
+	}
 	return w.ok()
 }
 
@@ -121,5 +125,11 @@ func (w *worker) removexattr(r *fuse.RemovexattrRequest) error {
 	if err != nil {
 		return err
 	}
+	if strings.HasPrefix(r.Name, aclPrefix) {
+		w.s.attributesChanged(n)
+	}
 	return w.ok()
 }
+
+// aclPrefix begins the names of access control lists (acl(5)).
+const aclPrefix = "system.posix_acl_"

@@ -33,6 +33,9 @@ type File struct {
 	idleAt *list.Element // the place among the idle files, if idle
 	ringAt *list.Element // the place among the mapped files, if mapped
 
+	// fillsHoles says that looking at a hole through the mapping would fill it.
+	fillsHoles bool
+
 	// openForWriting mirrors writable for those who hold table.mu.
 	openForWriting atomic.Bool
 

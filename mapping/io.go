@@ -47,7 +47,7 @@ func (f *File) ReadTo(out Outlet, off int64, n int) (sent bool, err error) {
 		_, err = f.sys.writev(fd, header, nil)
 		return true, err
 	}
-	if g.End > int64(len(mem)) || !f.presentLocked(mem, g, known) {
+	if !f.presentLocked(mem, g, known) {
 		return f.bounceTo(out, g)
 	}
 	fd, header := out.Begin(int(g.Len()))
@@ -58,14 +58,21 @@ func (f *File) ReadTo(out Outlet, off int64, n int) (sent bool, err error) {
 	return true, nil
 }
 
-// presentLocked reports whether the bytes of g are there to be sent: a page that
-// vanished because somebody else truncated the file would make the writev fail
-// after the kernel has taken the answer for an error. Pages that were loaded
-// before are touched; for others it is cheaper to ask for the size than to wait
-// for a page in user mode. f.mu must be held.
+// presentLocked reports whether the bytes of g can be taken from the mapping. A
+// page that vanished because somebody else truncated the file would make the
+// writev fail after the kernel has taken the answer for an error. Pages that were
+// loaded before are touched; for others it is cheaper to ask for the size than to
+// wait for a page in user mode. On a filesystem that fills holes a page must be
+// there already. known says that the size was just asked for. f.mu must be held.
 func (f *File) presentLocked(mem []byte, g Range, known bool) bool {
+	if g.End > int64(len(mem)) {
+		return false
+	}
 	if f.record.all(g, pageLoaded) {
 		return touch(mem[g.Off:g.End])
+	}
+	if f.fillsHoles && !resident(mem[PageDown(g.Off):g.End]) {
+		return false
 	}
 	if known {
 		return true
@@ -112,18 +119,20 @@ func (f *File) ReadAt(p []byte, off int64) (int, error) {
 	mem := f.rlock(min(g.End, f.size.Load()), forReading)
 	defer f.mu.RUnlock()
 	size := f.size.Load()
+	known := false
 	if g.End > size {
 		var err error
 		if size, err = f.refreshSizeLocked(); err != nil {
 			return 0, err
 		}
+		known = true
 	}
 	g = g.Intersect(Range{0, size})
 	p = p[:g.Len()]
 	if len(p) == 0 {
 		return 0, nil
 	}
-	if g.End <= int64(len(mem)) && load(p, mem[g.Off:g.End]) {
+	if f.presentLocked(mem, g, known) && load(p, mem[g.Off:g.End]) {
 		f.record.set(g, pageLoaded)
 		return len(p), nil
 	}
@@ -350,6 +359,7 @@ func (f *File) Allocate(mode uint32, off, length int64) error {
 		f.size.Store(g.End)
 	}
 	if in := g.Intersect(Range{0, f.size.Load()}); !in.Empty() && mode&^unix.FALLOC_FL_KEEP_SIZE != 0 {
+		f.record.clear(in, pageLoaded|pageStored) // the pages there are other ones now
 		f.record.set(in, pageWritten|pageUnsyncedTruncate)
 	}
 	return nil

@@ -304,6 +304,31 @@ func TestLimits(t *testing.T) {
 	})
 }
 
+// TestReadKeepsHoles: looking at a hole takes no memory and no disk, also on
+// tmpfs, where a load through a mapping would.
+func TestReadKeepsHoles(t *testing.T) {
+	onEachFS(t, func(t *testing.T, dir string) {
+		f, _ := testFile(t, dir)
+		mustWrite(t, f, []byte("data"), 40*PageSize)
+		out := newDiscard(t)
+		for off := int64(0); off < 40*PageSize; off += PageSize {
+			if _, err := f.ReadTo(out, off, int(2*PageSize)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := f.ReadAt(make([]byte, PageSize), off); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var st unix.Stat_t
+		if err := f.Stat(&st); err != nil {
+			t.Fatal(err)
+		}
+		if got := st.Blocks * 512; got > 2*PageSize {
+			t.Errorf("after a read of its holes the file takes %d bytes", got)
+		}
+	})
+}
+
 func TestAllocate(t *testing.T) {
 	onEachFS(t, func(t *testing.T, dir string) {
 		f, path := testFile(t, dir)

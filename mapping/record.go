@@ -1,6 +1,7 @@
 package mapping
 
 import (
+	"math"
 	"math/bits"
 	"slices"
 	"sync"
@@ -132,6 +133,21 @@ func (r *pageRecord) set(g Range, states pageState) {
 	}
 }
 
+// clear takes the given states from the pages that g touches.
+func (r *pageRecord) clear(g Range, states pageState) {
+	first, end := g.Pages()
+	for _, c := range r.sorted() {
+		start := c.index * pagesPerChunk
+		if start >= end || start+pagesPerChunk <= first {
+			continue
+		}
+		from, to := max(first-start, 0), min(end-start, pagesPerChunk)
+		for w := from / pagesPerWord; w*pagesPerWord < to; w++ {
+			c.words[w].And(^(wordMask(w, from, to) * uint32(states)))
+		}
+	}
+}
+
 // all reports whether every page that g touches has all of the given states.
 func (r *pageRecord) all(g Range, states pageState) bool {
 	first, end := g.Pages()
@@ -156,12 +172,8 @@ func (r *pageRecord) all(g Range, states pageState) bool {
 // forget clears everything about the pages from the first wholly past size:
 // they are gone, and whatever appears there later is new.
 func (r *pageRecord) forget(size int64) {
-	_, keep := Range{0, size}.Pages()
-	for _, c := range r.sorted() {
-		start := c.index * pagesPerChunk
-		for w := max(keep-start, 0) / pagesPerWord; w < wordsPerChunk; w++ {
-			c.words[w].And(^(wordMask(w, keep-start, pagesPerChunk) * 0xff))
-		}
+	if up, ok := PageUp(size); ok {
+		r.clear(Range{up, math.MaxInt64}, ^pageState(0))
 	}
 }
 

@@ -56,6 +56,42 @@ func fstat(fd int, st *unix.Stat_t) error {
 	return os.NewSyscallError("fstat", unix.Fstat(fd, st))
 }
 
+// fillsHoles reports whether the filesystem of fd keeps a page for every hole
+// that is looked at through a mapping: tmpfs and ramfs give it memory that a
+// read(2) of the hole would not take, and that can be lacking.
+func fillsHoles(fd int) bool {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(fd, &st); err != nil {
+		return false
+	}
+	return st.Type == unix.TMPFS_MAGIC || st.Type == unix.RAMFS_MAGIC
+}
+
+// resident reports whether every page of mapped memory is in the page cache
+// (mincore(2)). mem must begin at a page boundary and have no more than
+// maxResident pages.
+func resident(mem []byte) bool {
+	var vec [maxResident]byte
+	pages := (len(mem) + int(PageSize) - 1) / int(PageSize)
+	if pages == 0 || pages > len(vec) {
+		return false
+	}
+	_, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(unsafe.SliceData(mem))), uintptr(len(mem)), uintptr(unsafe.Pointer(&vec[0])))
+	if errno != 0 {
+		return false
+	}
+	for _, v := range vec[:pages] {
+		if v&1 == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// maxResident is the most pages that resident looks at: those of the largest
+// request and one more, for a request that is not aligned.
+const maxResident = 33
+
 // ignoringEINTR repeats call while a signal interrupts it: the Go runtime
 // preempts goroutines with signals, and filesystems differ in what they let a
 // signal interrupt.

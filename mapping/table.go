@@ -49,8 +49,9 @@ type Table struct {
 
 	mu     sync.Mutex
 	files  map[ID]*File
-	idle   list.List // of *File, the longest idle first
-	ring   list.List // of *File that have a mapping, in the order of the clock's hand
+	holes  map[uint64]bool // by device: looking at a hole fills it
+	idle   list.List       // of *File, the longest idle first
+	ring   list.List       // of *File that have a mapping, in the order of the clock's hand
 	closed bool
 	// wake starts the janitor when the first file becomes idle.
 	wake chan struct{}
@@ -81,6 +82,7 @@ func newTable(cfg Config, sys *system) *Table {
 		maxMappings: int64(cfg.MaxMappings),
 		maxIdle:     cfg.MaxIdle,
 		files:       make(map[ID]*File),
+		holes:       make(map[uint64]bool),
 		wake:        make(chan struct{}, 1),
 		done:        make(chan struct{}),
 	}
@@ -161,6 +163,7 @@ func (t *Table) Open(fd int, st *unix.Stat_t, readable, writable bool) (*File, e
 	f := t.files[IDOf(st)]
 	if f == nil {
 		f = &File{table: t, sys: t.sys, id: IDOf(st), fd: fd, readable: readable, writable: writable}
+		f.fillsHoles = t.fillsHolesLocked(st.Dev, fd)
 		f.openForWriting.Store(writable)
 		f.size.Store(st.Size)
 		t.files[f.id] = f
@@ -175,6 +178,17 @@ func (t *Table) Open(fd int, st *unix.Stat_t, readable, writable bool) (*File, e
 		return nil, err
 	}
 	return f, nil
+}
+
+// fillsHolesLocked is fillsHoles of fd, which is on dev, asked once for each
+// device. t.mu must be held.
+func (t *Table) fillsHolesLocked(dev uint64, fd int) bool {
+	fills, known := t.holes[dev]
+	if !known {
+		fills = fillsHoles(fd)
+		t.holes[dev] = fills
+	}
+	return fills
 }
 
 // Ref takes another reference to a file that somebody has open. It reports false
