@@ -78,17 +78,12 @@ func (s *Session) stat(n *node, st *unix.Stat_t) error {
 		}
 		// Closed just now.
 	}
-	p, err := s.locate(n, st)
-	if err == nil {
+	if p, err := s.locate(n, st); err == nil {
 		s.leave(p)
 		return nil
 	}
-	// A directory that was removed while somebody is in it.
-	if d := s.dirs.get(n.id); d != nil {
-		defer s.dirs.put(d)
-		return os.NewSyscallError("fstat", unix.Fstat(d.fd, st))
-	}
-	return err
+	// Removed, but somebody is in it or on the way to it.
+	return n.withLast(func(fd int) error { return os.NewSyscallError("fstat", unix.Fstat(fd, st)) })
 }
 
 // setattr changes attributes. Each is changed by its own system call, in the
@@ -132,11 +127,7 @@ func (s *Session) withInode(n *node, st *unix.Stat_t, fn func(path string) error
 	}
 	fd, err := s.openNode(n, st)
 	if err != nil {
-		if d := s.dirs.get(n.id); d != nil {
-			defer s.dirs.put(d)
-			return fn(procPath(d.fd))
-		}
-		return err
+		return n.withLast(func(fd int) error { return fn(procPath(fd)) })
 	}
 	defer unix.Close(fd)
 	return fn(procPath(fd))

@@ -129,31 +129,58 @@ func (w *worker) remove(r *fuse.RemoveRequest) error {
 		return err
 	}
 	defer w.s.leave(p)
-	var st unix.Stat_t
-	if err := unix.Fstatat(p.dir.fd, r.Name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return os.NewSyscallError("fstatat", err)
+	v, err := w.s.victim(p, link{r.Node, r.Name})
+	if err != nil {
+		return err
 	}
 	flags := 0
 	if r.Dir {
 		flags = unix.AT_REMOVEDIR
 	}
 	if err := unix.Unlinkat(p.dir.fd, r.Name, flags); err != nil {
+		v.spared()
 		return os.NewSyscallError("unlinkat", err)
 	}
-	w.s.removed(&st, link{r.Node, r.Name})
+	w.s.removed(v)
 	return w.ok()
 }
 
-// removed notes that the inode that stat(2) spoke of has lost a name.
-func (s *Session) removed(st *unix.Stat_t, l link) {
-	key := mapping.IDOf(st)
+// victim is an inode that is about to lose a name.
+type victim struct {
+	fd   int // O_PATH
+	st   unix.Stat_t
+	link link
+}
+
+// victim opens what is at p before its name is removed.
+func (s *Session) victim(p place, l link) (victim, error) {
+	v := victim{link: l}
+	var err error
+	if v.fd, err = unix.Openat(p.dir.fd, p.name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0); err != nil {
+		return v, os.NewSyscallError("openat", err)
+	}
+	if err := unix.Fstat(v.fd, &v.st); err != nil {
+		unix.Close(v.fd)
+		return v, os.NewSyscallError("fstat", err)
+	}
+	return v, nil
+}
+
+// spared ends a removal that failed.
+func (v *victim) spared() { unix.Close(v.fd) }
+
+// removed notes that an inode has lost a name.
+func (s *Session) removed(v victim) {
+	key := mapping.IDOf(&v.st)
 	if n := s.nodes.find(key); n != nil {
-		n.dropLink(l)
+		n.dropLink(v.link)
 	}
-	if st.Mode&unix.S_IFMT == unix.S_IFDIR || st.Nlink <= 1 {
-		s.nodes.detach(key)
-		s.files.Forget(key) // its space is free as soon as nobody has it open
+	if v.st.Mode&unix.S_IFMT != unix.S_IFDIR && v.st.Nlink > 1 {
+		unix.Close(v.fd)
+		return
 	}
+	s.nodes.detach(key, v.fd)
+	s.files.Forget(key) // its space is free as soon as nobody has it open
 }
 
 // rename moves a name, over another one if that exists.
@@ -171,19 +198,24 @@ func (w *worker) rename(r *fuse.RenameRequest) error {
 
 	w.s.renameMu.Lock()
 	defer w.s.renameMu.Unlock()
-	var moved, replaced unix.Stat_t
+	var moved unix.Stat_t
 	if err := unix.Fstatat(from.dir.fd, from.name, &moved, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return os.NewSyscallError("fstatat", err)
 	}
-	replaces := unix.Fstatat(to.dir.fd, to.name, &replaced, unix.AT_SYMLINK_NOFOLLOW) == nil
+	replaced, err := w.s.victim(to, link{r.NewDir, r.NewName})
+	replaces := err == nil
 	if err := unix.Renameat(from.dir.fd, from.name, to.dir.fd, to.name); err != nil {
+		if replaces {
+			replaced.spared()
+		}
 		return os.NewSyscallError("renameat", err)
 	}
-	if mapping.IDOf(&moved) == mapping.IDOf(&replaced) {
-		return w.ok() // two names of one inode: rename(2) does nothing
-	}
 	if replaces {
-		w.s.removed(&replaced, link{r.NewDir, r.NewName})
+		if mapping.IDOf(&moved) == mapping.IDOf(&replaced.st) {
+			replaced.spared()
+			return w.ok() // two names of one inode: rename(2) does nothing
+		}
+		w.s.removed(replaced)
 	}
 	if n := w.s.nodes.find(mapping.IDOf(&moved)); n != nil {
 		n.dropLink(link{r.Node, r.OldName})

@@ -32,17 +32,44 @@ func (s *Session) acquire(n *node, want accessMode) (*mapping.File, error) {
 	var st unix.Stat_t
 	p, err := s.locate(n, &st)
 	if err != nil {
-		return nil, err
+		return s.acquireLast(n, want)
 	}
 	defer s.leave(p)
 	if f := s.files.Get(&st, want == accessWrite); f != nil {
 		return f, nil
 	}
-	fd, readable, writable, err := s.openBacking(p.dir.fd, p.name, want, st.Mode)
+	const follow = false
+	fd, readable, writable, err := s.openBacking(p.dir.fd, p.name, follow, want, st.Mode)
 	if err != nil {
 		return nil, err
 	}
-	return s.adopt(n, fd, readable, writable)
+	if f, err := s.adopt(n, fd, readable, writable); errnoOf(err) != syscall.ESTALE {
+		return f, err
+	}
+	// Replaced between the look and the open.
+	return s.acquireLast(n, want)
+}
+
+// acquireLast is acquire for an inode that has lost its last name through the
+// mount since the kernel looked it up.
+func (s *Session) acquireLast(n *node, want accessMode) (f *mapping.File, err error) {
+	err = n.withLast(func(last int) error {
+		var st unix.Stat_t
+		if err := unix.Fstat(last, &st); err != nil {
+			return os.NewSyscallError("fstat", err)
+		}
+		if f = s.files.Get(&st, want == accessWrite); f != nil {
+			return nil
+		}
+		const follow = true
+		fd, readable, writable, err := s.openBacking(unix.AT_FDCWD, procPath(last), follow, want, st.Mode)
+		if err != nil {
+			return err
+		}
+		f, err = s.adopt(n, fd, readable, writable)
+		return err
+	})
+	return f, err
 }
 
 // upgrade opens the inode of f once more, for writing, by its descriptor: it may
@@ -75,8 +102,12 @@ func (s *Session) adopt(n *node, fd int, readable, writable bool) (*mapping.File
 // for writing even if it is only to be read, where that is allowed: overlayfs
 // would otherwise map a copy that later writes do not reach. Programs are the
 // exception, because nobody can run a file that somebody holds open for writing.
-func (s *Session) openBacking(dirfd int, name string, want accessMode, mode uint32) (fd int, readable, writable bool, err error) {
-	const flags = unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC
+// follow is for the name of a descriptor under /proc, which is a link.
+func (s *Session) openBacking(dirfd int, name string, follow bool, want accessMode, mode uint32) (fd int, readable, writable bool, err error) {
+	flags := unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC
+	if !follow {
+		flags |= unix.O_NOFOLLOW
+	}
 	open := func(access int) error {
 		fd, err = unix.Openat(dirfd, name, access|flags, 0)
 		return err
@@ -230,12 +261,12 @@ func (s *Session) store(h *handle, r *fuse.WriteRequest) (int, error) {
 	if r.Flags&fuse.WriteCache != 0 {
 		// The kernel's cache writes back a client's store, or with -o
 		// writeback any write. Its offset is right even for O_APPEND.
-		return h.file.WriteAt(r.Data, r.Offset, mapping.ByStore)
+		return h.file.WriteAt(r.Data, r.Offset, mapping.Origin{Store: true})
 	}
 	if r.FileFlags&fuse.OpenAppend == 0 {
-		return h.file.WriteAt(r.Data, r.Offset, mapping.ByWrite)
+		return h.file.WriteAt(r.Data, r.Offset, mapping.Origin{PID: r.Pid})
 	}
-	at, n, err := h.file.Append(r.Data, mapping.ByWrite)
+	at, n, err := h.file.Append(r.Data, mapping.Origin{PID: r.Pid})
 	if err == nil && at != r.Offset {
 		// Somebody appended past the mount. The kernel believes the bytes are
 		// where it thought the end was.

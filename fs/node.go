@@ -4,6 +4,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"bazil.org/fuse"
 	"golang.org/x/sys/unix"
@@ -33,6 +34,10 @@ type node struct {
 	// file is the open file while handles of it exist.
 	file    *mapping.File
 	handles int
+	// last is an O_PATH descriptor of an inode whose last name was removed
+	// through the mount, or -1. The kernel may be on its way to open it, and a
+	// file that was there when it was looked up can be opened (rename(2)).
+	last int
 	// cached is how the inode looked when the kernel's cache of its bytes was
 	// last known to be right.
 	cached cacheStamp
@@ -73,6 +78,38 @@ func (n *node) linkAt(i int) (link, bool) {
 	return n.links[len(n.links)-1-i], true
 }
 
+// keep holds on to an inode without a name by its O_PATH descriptor, which n takes
+// over.
+func (n *node) keep(fd int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.last >= 0 {
+		unix.Close(fd)
+		return
+	}
+	n.last = fd
+}
+
+// withLast calls fn with the descriptor that keep was given, or returns ESTALE.
+func (n *node) withLast(fn func(fd int) error) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.last < 0 {
+		return syscall.ESTALE
+	}
+	return fn(n.last)
+}
+
+// forgotten gives up what n holds after the kernel has forgotten it.
+func (n *node) forgotten() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.last >= 0 {
+		unix.Close(n.last)
+		n.last = -1
+	}
+}
+
 // openFile returns the file if n is open.
 func (n *node) openFile() *mapping.File {
 	n.mu.Lock()
@@ -95,7 +132,7 @@ type nodeTable struct {
 
 // init makes the table with the root in it.
 func (t *nodeTable) init(root *unix.Stat_t) *node {
-	n := &node{id: fuse.RootID, key: mapping.IDOf(root), kind: unix.S_IFDIR, lookups: 1}
+	n := &node{id: fuse.RootID, key: mapping.IDOf(root), kind: unix.S_IFDIR, lookups: 1, last: -1}
 	t.byID = map[fuse.NodeID]*node{n.id: n}
 	t.byKey = map[mapping.ID]*node{n.key: n}
 	t.next = n.id + 1
@@ -126,7 +163,7 @@ func (t *nodeTable) look(st *unix.Stat_t, l link) *node {
 	if n == nil || n.kind != st.Mode&unix.S_IFMT {
 		// An inode that changed its kind is another file with a number that
 		// was free again. The node of the old one is found by its number only.
-		n = &node{id: t.next, key: key, kind: st.Mode & unix.S_IFMT}
+		n = &node{id: t.next, key: key, kind: st.Mode & unix.S_IFMT, last: -1}
 		t.next++
 		t.byID[n.id] = n
 		t.byKey[key] = n
@@ -159,17 +196,17 @@ func (t *nodeTable) forget(id fuse.NodeID, count uint64) *node {
 	return n
 }
 
-// detach ends the inode's claim to its node: the inode's last name is gone, so
-// its number may soon belong to another file.
-func (t *nodeTable) detach(key mapping.ID) {
+// detach ends the inode's claim to its node and keeps fd, an O_PATH descriptor of
+// it, in the node: the inode's last name is gone, so its number may soon belong
+// to another file.
+func (t *nodeTable) detach(key mapping.ID, fd int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	n := t.byKey[key]
+	if n == nil {
+		unix.Close(fd)
+		return
+	}
 	delete(t.byKey, key)
-}
-
-// len returns the number of nodes.
-func (t *nodeTable) len() int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return len(t.byID)
+	n.keep(fd) // under the table's lock: a forget comes after this
 }

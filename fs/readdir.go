@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"encoding/binary"
 	"os"
 	"sync"
 	"syscall"
@@ -99,31 +100,33 @@ func (d *dirHandle) read(out []byte, off int64, devices *deviceTable) ([]byte, e
 			}
 			d.at, d.end = 0, n
 		}
-		entry := (*unix.Dirent)(unsafe.Pointer(&d.buf[d.at]))
-		name := d.buf[d.at+direntName : d.at+int(entry.Reclen)]
+		// Taken apart byte by byte: the last record in the buffer is shorter
+		// than the structure with its longest name.
+		entry := d.buf[d.at:d.end]
+		ino := binary.NativeEndian.Uint64(entry[unsafe.Offsetof(unix.Dirent{}.Ino):])
+		cookie := binary.NativeEndian.Uint64(entry[unsafe.Offsetof(unix.Dirent{}.Off):])
+		reclen := int(binary.NativeEndian.Uint16(entry[unsafe.Offsetof(unix.Dirent{}.Reclen):]))
+		name := entry[unsafe.Offsetof(unix.Dirent{}.Name):reclen]
 		name = name[:clen(name)]
 		length := int(unsafe.Sizeof(direntHeader{})) + (len(name)+7)&^7
 		if len(out)+length > cap(out) {
 			return out, nil
 		}
 		header := direntHeader{
-			Ino:     devices.inode(mapping.ID{Dev: d.dev, Ino: entry.Ino}),
-			Off:     uint64(entry.Off),
+			Ino:     devices.inode(mapping.ID{Dev: d.dev, Ino: ino}),
+			Off:     cookie,
 			Namelen: uint32(len(name)),
-			Type:    uint32(entry.Type),
+			Type:    uint32(entry[unsafe.Offsetof(unix.Dirent{}.Type)]),
 		}
 		start := len(out)
 		out = append(append(out, bytesOf(&header)...), name...)
 		for len(out) < start+length {
 			out = append(out, 0)
 		}
-		d.at += int(entry.Reclen)
-		d.next = entry.Off
+		d.at += reclen
+		d.next = int64(cookie)
 	}
 }
-
-// direntName is where the name begins in struct linux_dirent64.
-const direntName = int(unsafe.Offsetof(unix.Dirent{}.Name))
 
 // clen returns the length of the NUL-terminated string in b.
 func clen(b []byte) int {

@@ -181,6 +181,7 @@ func (s *Session) forget(id fuse.NodeID, count uint64) {
 	if n == nil {
 		return
 	}
+	n.forgotten()
 	s.dirs.forget(id)
 	if n.kind == modeRegular {
 		s.files.Forget(n.key)

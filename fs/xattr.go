@@ -93,6 +93,12 @@ func (w *worker) setxattr(r *fuse.SetxattrRequest) error {
 	if n == nil {
 		return syscall.ESTALE
 	}
+	if w.s.opts.AllowOther && strings.HasPrefix(r.Name, aclPrefix) {
+		// The kernel checks the mode alone. With an access control list the
+		// mode's group bits are the list's mask: obeyed as mode they would give
+		// the group what the list gives to one user.
+		return syscall.EOPNOTSUPP
+	}
 	err := w.s.withXattrs(n, func(path string, follow bool) error {
 		set := unix.Lsetxattr
 		if follow {

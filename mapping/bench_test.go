@@ -64,15 +64,15 @@ func TestHotPathsDoNotAllocate(t *testing.T) {
 	for name, op := range map[string]func(){
 		"ReadTo":  func() { f.ReadTo(out, next(), int(PageSize)) },
 		"ReadAt":  func() { f.ReadAt(p, next()) },
-		"WriteAt": func() { f.WriteAt(p, next(), ByWrite) },
+		"WriteAt": func() { f.WriteAt(p, next(), Origin{}) },
 		"pwrite": func() {
 			f.record.forget(0)
-			f.overwrite(p, Range{0, PageSize}, ByWrite)
+			f.overwrite(p, Range{0, PageSize}, Origin{})
 		},
 		"process_vm_writev": func() {
 			f.record.forget(0)
 			f.record.set(Range{0, PageSize}, pageWritten)
-			f.overwrite(p, Range{0, PageSize}, ByWrite)
+			f.overwrite(p, Range{0, PageSize}, Origin{})
 		},
 		"Stat": func() {
 			var st unix.Stat_t
@@ -123,7 +123,7 @@ func BenchmarkOverwrite(b *testing.B) {
 	b.ReportAllocs()
 	b.SetBytes(PageSize)
 	for i := 0; b.Loop(); i++ {
-		if _, err := f.WriteAt(p, int64(i*7%4096)*PageSize, ByWrite); err != nil {
+		if _, err := f.WriteAt(p, int64(i*7%4096)*PageSize, Origin{}); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -141,7 +141,7 @@ func BenchmarkExtend(b *testing.B) {
 				b.Fatal(err)
 			}
 		}
-		if _, err := f.WriteAt(p, off, ByWrite); err != nil {
+		if _, err := f.WriteAt(p, off, Origin{}); err != nil {
 			b.Fatal(err)
 		}
 		off = (off + int64(len(p))) % (64 << 20)

@@ -7,17 +7,18 @@ import (
 	"unsafe"
 )
 
-// The guarded functions touch mapped memory and report false when a touch
-// faults. After a fault nothing can be said of how much was copied: memmove may
-// run from either end, so the caller repeats the whole by pread or pwrite.
+// The guarded functions touch mapped memory and return the address of the fault,
+// or 0 if there was none. After a fault nothing can be said of how much was
+// copied: memmove may run from either end, so the caller repeats the whole by
+// pread or pwrite.
 //
 // debug.SetPanicOnFault turns SIGBUS and SIGSEGV at an address that is not nil
 // into a panic of this goroutine. Only a fault inside the given memory is
 // caught; any other is a bug and goes on.
 
-// faultIn recovers from a fault inside mem and sets *ok to false. It must be
+// faultIn recovers from a fault inside mem and stores its address. It must be
 // deferred; old is what SetPanicOnFault said before.
-func faultIn(mem []byte, old bool, ok *bool) {
+func faultIn(mem []byte, old bool, at *uintptr) {
 	debug.SetPanicOnFault(old)
 	e := recover()
 	if e == nil {
@@ -27,35 +28,36 @@ func faultIn(mem []byte, old bool, ok *bool) {
 	if !isFault || len(mem) == 0 {
 		panic(e)
 	}
-	base := uintptr(unsafe.Pointer(unsafe.SliceData(mem)))
+	base := addressOf(mem)
 	// The hardware may report any byte of the access, so allow a word around.
-	if addr := fault.Addr(); addr < base&^63 || addr >= base+uintptr(len(mem))+64 {
+	addr := fault.Addr()
+	if addr < base&^63 || addr >= base+uintptr(len(mem))+64 {
 		panic(e)
 	}
-	*ok = false
+	*at = addr
 }
 
+// addressOf returns where memory begins.
+func addressOf(mem []byte) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(mem))) }
+
 // load copies mapped memory into dst; both have the same length.
-func load(dst, mapped []byte) (ok bool) {
-	ok = true
-	defer faultIn(mapped, debug.SetPanicOnFault(true), &ok)
+func load(dst, mapped []byte) (fault uintptr) {
+	defer faultIn(mapped, debug.SetPanicOnFault(true), &fault)
 	copy(dst, mapped)
-	return ok
+	return 0
 }
 
 // store copies src into mapped memory; both have the same length.
-func store(mapped, src []byte) (ok bool) {
-	ok = true
-	defer faultIn(mapped, debug.SetPanicOnFault(true), &ok)
+func store(mapped, src []byte) (fault uintptr) {
+	defer faultIn(mapped, debug.SetPanicOnFault(true), &fault)
 	copy(mapped, src)
-	return ok
+	return 0
 }
 
 // touch loads one byte of every page of mapped memory, so that a page that has
 // vanished is found before a system call stumbles over it.
-func touch(mapped []byte) (ok bool) {
-	ok = true
-	defer faultIn(mapped, debug.SetPanicOnFault(true), &ok)
+func touch(mapped []byte) (fault uintptr) {
+	defer faultIn(mapped, debug.SetPanicOnFault(true), &fault)
 	var sum byte
 	for i := 0; i < len(mapped); i += int(PageSize) {
 		sum |= mapped[i]
@@ -64,30 +66,28 @@ func touch(mapped []byte) (ok bool) {
 		sum |= mapped[len(mapped)-1]
 	}
 	runtime.KeepAlive(sum) // a load without a use would be optimized away
-	return ok
+	return 0
 }
 
-// zero clears mapped memory that is not zero already. It looks before it
-// stores: a hole stays a hole.
-func zero(mapped []byte) (ok bool) {
-	ok = true
-	defer faultIn(mapped, debug.SetPanicOnFault(true), &ok)
+// zero clears mapped memory that is not zero already and returns how many bytes
+// it cleared. It looks before it stores: a hole stays a hole.
+func zero(mapped []byte) (cleared int, fault uintptr) {
+	defer faultIn(mapped, debug.SetPanicOnFault(true), &fault)
 	for i := range mapped {
 		if mapped[i] != 0 {
 			clear(mapped[i:])
-			break
+			return len(mapped) - i, 0
 		}
 	}
-	return ok
+	return 0, 0
 }
 
 // redirty makes the kernel see the first page of mapped memory as modified
 // without changing a byte of it, also while others store to it: an atomic
 // addition of zero is a store to the hardware. mapped must begin at a page
 // boundary.
-func redirty(mapped []byte) (ok bool) {
-	ok = true
-	defer faultIn(mapped, debug.SetPanicOnFault(true), &ok)
+func redirty(mapped []byte) (fault uintptr) {
+	defer faultIn(mapped, debug.SetPanicOnFault(true), &fault)
 	atomic.AddUint32((*uint32)(unsafe.Pointer(unsafe.SliceData(mapped))), 0)
-	return ok
+	return 0
 }

@@ -36,11 +36,11 @@ func mapTest(t *testing.T, size, length int64, prot int) []byte {
 func TestGuardedCopies(t *testing.T) {
 	buf := make([]byte, PageSize)
 	touches := map[string]func(mem []byte) bool{
-		"load":    func(mem []byte) bool { return load(buf[:len(mem)], mem) },
-		"store":   func(mem []byte) bool { return store(mem, buf[:len(mem)]) },
-		"touch":   touch,
-		"zero":    zero,
-		"redirty": redirty,
+		"load":    func(mem []byte) bool { return load(buf[:len(mem)], mem) == 0 },
+		"store":   func(mem []byte) bool { return store(mem, buf[:len(mem)]) == 0 },
+		"touch":   func(mem []byte) bool { return touch(mem) == 0 },
+		"zero":    func(mem []byte) bool { _, fault := zero(mem); return fault == 0 },
+		"redirty": func(mem []byte) bool { return redirty(mem) == 0 },
 	}
 	for name, fn := range touches {
 		t.Run(name, func(t *testing.T) {
@@ -62,11 +62,11 @@ func TestGuardedCopies(t *testing.T) {
 	}
 	t.Run("read-only", func(t *testing.T) {
 		mem := mapTest(t, PageSize, PageSize, unix.PROT_READ)
-		if !load(buf, mem) {
+		if load(buf, mem) != 0 {
 			t.Error("load from a readable page faulted")
 		}
-		if store(mem, buf) {
-			t.Error("store to a read-only page did not fault")
+		if fault := store(mem, buf); fault < addressOf(mem) || fault >= addressOf(mem)+uintptr(PageSize) {
+			t.Errorf("store to a read-only page at %#x faulted at %#x", addressOf(mem), fault)
 		}
 	})
 }
@@ -82,8 +82,8 @@ func TestForeignFaultIsNotSwallowed(t *testing.T) {
 		}
 		debug.SetPanicOnFault(false)
 	}()
-	ok := true
-	defer faultIn(mine, debug.SetPanicOnFault(true), &ok)
+	var fault uintptr
+	defer faultIn(mine, debug.SetPanicOnFault(true), &fault)
 	_ = load(mine[:0], mine[:0])
 	debug.SetPanicOnFault(true)
 	buf := make([]byte, 1)

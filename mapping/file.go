@@ -50,7 +50,8 @@ type File struct {
 	// page that is dirty already changes no time stamps.
 	mtime atomic.Int64
 
-	record pageRecord
+	record   pageRecord
+	counters Counters
 
 	// See the package comment for the order of these locks.
 	growMu sync.Mutex
@@ -133,6 +134,7 @@ func (f *File) remap(end int64) {
 	f.dropMappingLocked()
 	f.mem = mem
 	f.table.addMapping(f, int64(len(mem)))
+	f.observe(Event{Kind: EventMap, Addr: addressOf(mem), Length: int64(len(mem))})
 }
 
 // mapLocked makes a mapping of at least the first end bytes, or returns nil.
@@ -186,6 +188,7 @@ func (f *File) dropMappingLocked() {
 		panic(err)
 	}
 	f.table.removeMapping(f, int64(len(f.mem)))
+	f.observe(Event{Kind: EventUnmap, Addr: addressOf(f.mem), Length: int64(len(f.mem))})
 	f.mem = nil
 	f.record.unmapped()
 }

@@ -76,7 +76,7 @@ func runProgram(t *testing.T, parent string, program []byte) {
 				copy(model[at:], data)
 			}
 		case 1: // append
-			off, n, err := f.Append(data, ByWrite)
+			off, n, err := f.Append(data, Origin{})
 			if err != nil || n != length || length > 0 && off != int64(len(model)) {
 				t.Fatalf("step %d: Append = %d, %d, %v", step, off, n, err)
 			}

@@ -55,7 +55,14 @@ func (f *File) ReadTo(out Outlet, off int64, n int) (sent bool, err error) {
 		return true, err
 	}
 	f.record.set(g, pageLoaded)
+	f.loaded(g)
 	return true, nil
+}
+
+// loaded counts a read and tells of it.
+func (f *File) loaded(g Range) {
+	f.counters.Reads.add(f.table, EventRead)
+	f.observe(Event{Kind: EventRead, Off: g.Off, Length: g.Len()})
 }
 
 // presentLocked reports whether the bytes of g can be taken from the mapping. A
@@ -69,7 +76,11 @@ func (f *File) presentLocked(mem []byte, g Range, known bool) bool {
 		return false
 	}
 	if f.record.all(g, pageLoaded) {
-		return touch(mem[g.Off:g.End])
+		if fault := touch(mem[g.Off:g.End]); fault != 0 {
+			f.faulted(mem, fault)
+			return false
+		}
+		return true
 	}
 	if f.fillsHoles && !resident(mem[PageDown(g.Off):g.End]) {
 		return false
@@ -89,6 +100,7 @@ func (f *File) bounceTo(out Outlet, g Range) (sent bool, err error) {
 	if err != nil && n == 0 {
 		return false, err
 	}
+	f.loaded(Range{g.Off, g.Off + int64(n)})
 	fd, header := out.Begin(n)
 	_, err = f.sys.writev(fd, header, buf[:n])
 	return true, err
@@ -132,18 +144,23 @@ func (f *File) ReadAt(p []byte, off int64) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	if f.presentLocked(mem, g, known) && load(p, mem[g.Off:g.End]) {
-		f.record.set(g, pageLoaded)
-		return len(p), nil
+	f.loaded(g)
+	if f.presentLocked(mem, g, known) {
+		fault := load(p, mem[g.Off:g.End])
+		if fault == 0 {
+			f.record.set(g, pageLoaded)
+			return len(p), nil
+		}
+		f.faulted(mem, fault)
 	}
 	return f.preadFull(p, g.Off)
 }
 
 // WriteAt stores p at off and returns how many bytes were stored: fewer than
 // len(p) when the filesystem filled up on the way. A write past the end grows
-// the file by just what was stored; the bytes between are zero. cause says who
-// changed the bytes.
-func (f *File) WriteAt(p []byte, off int64, cause Cause) (int, error) {
+// the file by just what was stored; the bytes between are zero. by says who
+// changes the bytes.
+func (f *File) WriteAt(p []byte, off int64, by Origin) (int, error) {
 	g, ok := RangeOf(off, int64(len(p)))
 	if !ok {
 		return 0, os.NewSyscallError("write", syscall.EFBIG)
@@ -152,11 +169,11 @@ func (f *File) WriteAt(p []byte, off int64, cause Cause) (int, error) {
 		return 0, nil
 	}
 	if g.End <= f.size.Load() {
-		if n, done, err := f.overwrite(p, g, cause); done {
+		if n, done, err := f.overwrite(p, g, by); done {
 			return n, err
 		}
 	}
-	return f.extend(p, g, cause)
+	return f.extend(p, g, by)
 }
 
 // overwrite stores p at g, which lies inside the file. done is false when the
@@ -166,7 +183,7 @@ func (f *File) WriteAt(p []byte, off int64, cause Cause) (int, error) {
 // write-back goes by pwrite(2), which is the cheapest way to a page that is not
 // in the page table; the second by process_vm_writev(2), where the kernel makes
 // the page writable; from the third on a plain copy does.
-func (f *File) overwrite(p []byte, g Range, cause Cause) (n int, done bool, err error) {
+func (f *File) overwrite(p []byte, g Range, by Origin) (n int, done bool, err error) {
 	warm := f.record.all(g, pageWritten)
 	var mem []byte
 	if warm {
@@ -178,23 +195,37 @@ func (f *File) overwrite(p []byte, g Range, cause Cause) (n int, done bool, err 
 	if g.End > f.size.Load() {
 		return 0, false, nil
 	}
-	if g.End <= int64(len(mem)) {
-		mem = mem[g.Off:g.End]
-		switch {
-		case f.record.all(g, pageStored) || f.table.vmwriteOff.Load():
-			done = store(mem, p)
-		default:
-			done = f.sys.vmwrite(mem, p) == nil
-		}
-	}
-	if done {
+	if g.End <= int64(len(mem)) && f.storeLocked(mem, p, g) {
 		f.stored()
-		f.record.set(g, pageWritten|pageStored|cause.state())
+		f.record.set(g, pageWritten|pageStored|by.state())
+		f.wrote(g, by)
 		return len(p), true, nil
 	}
 	n, err = f.pwriteFull(p, g.Off)
-	f.record.set(Range{g.Off, g.Off + int64(n)}, pageWritten|cause.state())
+	g.End = g.Off + int64(n)
+	f.record.set(g, pageWritten|by.state())
+	if n > 0 {
+		f.wrote(g, by)
+	}
 	return n, true, err
+}
+
+// storeLocked stores p at g through the mapping, by its own hand where the pages
+// are known to be writable, else by the kernel's. It reports false when that
+// faults. f.mu must be held.
+func (f *File) storeLocked(mem, p []byte, g Range) bool {
+	if f.record.all(g, pageStored) || f.table.vmwriteOff.Load() {
+		fault := store(mem[g.Off:g.End], p)
+		if fault != 0 {
+			f.faulted(mem, fault)
+		}
+		return fault == 0
+	}
+	if err := f.sys.vmwrite(mem[g.Off:g.End], p); err != nil {
+		f.faulted(mem, addressOf(mem[g.Off:])) // some page of it; which, the kernel does not tell
+		return false
+	}
+	return true
 }
 
 // pwriteFull writes until p is at its end, an error comes or nothing more is
@@ -220,7 +251,7 @@ func (f *File) pwriteFull(p []byte, off int64) (n int, err error) {
 // extend stores p at g, which reaches past the end of the file. Growth and bytes
 // come in one pwrite(2): a crash between them leaves no zeros behind, and a full
 // filesystem is told before the size changes.
-func (f *File) extend(p []byte, g Range, cause Cause) (int, error) {
+func (f *File) extend(p []byte, g Range, by Origin) (int, error) {
 	f.growMu.Lock()
 	defer f.growMu.Unlock()
 	if err := f.clearTail(g.Off); err != nil {
@@ -229,13 +260,13 @@ func (f *File) extend(p []byte, g Range, cause Cause) (int, error) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	n, err := f.pwriteFull(p, g.Off)
-	f.grownLocked(Range{g.Off, g.Off + int64(n)}, cause)
+	f.grownLocked(Range{g.Off, g.Off + int64(n)}, by)
 	return n, err
 }
 
 // Append stores p at the end of the file, wherever others have moved it, and
 // returns where that was.
-func (f *File) Append(p []byte, cause Cause) (off int64, n int, err error) {
+func (f *File) Append(p []byte, by Origin) (off int64, n int, err error) {
 	if len(p) == 0 {
 		return f.size.Load(), 0, nil
 	}
@@ -251,20 +282,27 @@ func (f *File) Append(p []byte, cause Cause) (off int64, n int, err error) {
 		return 0, 0, err
 	}
 	off = st.Size - int64(n)
-	f.grownLocked(Range{off, st.Size}, cause)
+	f.grownLocked(Range{off, st.Size}, by)
 	return off, n, nil
 }
 
 // grownLocked takes over the size after bytes were written at g. f.growMu and
 // f.mu must be held, the latter at least shared.
-func (f *File) grownLocked(g Range, cause Cause) {
+func (f *File) grownLocked(g Range, by Origin) {
 	if g.Empty() {
 		return
 	}
-	if g.End > f.size.Load() {
-		f.size.Store(g.End)
+	f.record.set(g, pageWritten|by.state())
+	f.wrote(g, by)
+	f.growLocked(g.End)
+}
+
+// growLocked takes over a larger size and tells of it. f.growMu must be held.
+func (f *File) growLocked(size int64) {
+	if old := f.size.Load(); size > old {
+		f.size.Store(size)
+		f.observe(Event{Kind: EventExtend, Off: old, Length: size - old})
 	}
-	f.record.set(g, pageWritten|cause.state())
 }
 
 // clearTail makes sure that the bytes between the end of the file and off, or
@@ -295,7 +333,9 @@ func (f *File) clearTail(off int64) error {
 	defer f.mu.RUnlock()
 	if tail.End <= int64(len(mem)) {
 		// A page that faults is a hole of a full filesystem, and zero.
-		zero(mem[tail.Off:tail.End])
+		if cleared, _ := zero(mem[tail.Off:tail.End]); cleared > 0 {
+			f.observe(Event{Kind: EventZero, Off: tail.End - int64(cleared), Length: int64(cleared)})
+		}
 	}
 	// Without a mapping there is no way to look, and where mmap is impossible
 	// nobody's mapping can have left bytes there.
@@ -329,9 +369,10 @@ func (f *File) Truncate(size int64) error {
 		f.record.forget(size)
 	}
 	f.size.Store(size)
-	if last := min(old, size); last%PageSize != 0 {
-		f.record.set(Range{last - 1, last}, pageWritten|pageUnsyncedTruncate)
+	if size > 0 && size != old {
+		f.record.set(Range{size - 1, size}, pageWritten|pageUnsyncedTruncate)
 	}
+	f.observe(Event{Kind: EventTruncate, Off: old, Length: size})
 	return nil
 }
 
@@ -355,8 +396,8 @@ func (f *File) Allocate(mode uint32, off, length int64) error {
 	if err := f.sys.fallocate(f.fd, mode, off, length); err != nil {
 		return err
 	}
-	if g.End > f.size.Load() && grows {
-		f.size.Store(g.End)
+	if grows {
+		f.growLocked(g.End)
 	}
 	if in := g.Intersect(Range{0, f.size.Load()}); !in.Empty() && mode&^unix.FALLOC_FL_KEEP_SIZE != 0 {
 		f.record.clear(in, pageLoaded|pageStored) // the pages there are other ones now
@@ -365,20 +406,36 @@ func (f *File) Allocate(mode uint32, off, length int64) error {
 	return nil
 }
 
-// Cause says who changed bytes.
-type Cause int
-
-const (
-	// ByWrite: write(2) on the file.
-	ByWrite Cause = iota
-	// ByStore: a store through somebody's mapping of the file.
-	ByStore
-)
+// Origin says who changes bytes. The zero value is write(2) by an unknown
+// process.
+type Origin struct {
+	// Store: the bytes were stored through somebody's mapping of the file.
+	Store bool
+	// PID is the process that called write(2), if known.
+	PID uint32
+}
 
 // state returns the page state that remembers the cause.
-func (c Cause) state() pageState {
-	if c == ByStore {
+func (o Origin) state() pageState {
+	if o.Store {
 		return pageUnsyncedStore
 	}
 	return pageUnsyncedWrite
+}
+
+// wrote counts a change of the bytes of g and tells of it.
+func (f *File) wrote(g Range, by Origin) {
+	kind, counter := EventWrite, &f.counters.Writes
+	if by.Store {
+		kind, counter = EventStore, &f.counters.Stores
+	}
+	counter.add(f.table, kind)
+	f.observe(Event{Kind: kind, Off: g.Off, Length: g.Len(), PID: by.PID})
+}
+
+// faulted counts a fault in mapped memory and tells of it. mem is the mapping
+// from the file's first byte.
+func (f *File) faulted(mem []byte, addr uintptr) {
+	f.counters.Faults.add(f.table, EventFault)
+	f.observe(Event{Kind: EventFault, Addr: addr, Off: PageDown(int64(addr - addressOf(mem))), Length: PageSize})
 }

@@ -99,7 +99,7 @@ func TestTailStoredByOthersIsCleared(t *testing.T) {
 	grow := map[string]func(f *File) error{
 		"truncate": func(f *File) error { return f.Truncate(2 * PageSize) },
 		"write past the end": func(f *File) error {
-			_, err := f.WriteAt([]byte("x"), 2*PageSize-1, ByWrite)
+			_, err := f.WriteAt([]byte("x"), 2*PageSize-1, Origin{})
 			return err
 		},
 		"fallocate": func(f *File) error { return f.Allocate(0, 0, 2*PageSize) },
@@ -184,7 +184,7 @@ func TestGrownBehind(t *testing.T) {
 		if err := appendByOther(path, "two"); err != nil {
 			t.Fatal(err)
 		}
-		off, n, err := f.Append([]byte("three"), ByWrite)
+		off, n, err := f.Append([]byte("three"), Origin{})
 		if off != 6 || n != 5 || err != nil {
 			t.Fatalf("Append = %d, %d, %v", off, n, err)
 		}
@@ -237,7 +237,7 @@ func TestFullFilesystem(t *testing.T) {
 			var n int
 			// The record calls the page warm, so that the write is a store.
 			f.record.set(Range{off, off + PageSize}, pageWritten|pageStored)
-			if n, err = f.WriteAt(p, off, ByWrite); err != nil {
+			if n, err = f.WriteAt(p, off, Origin{}); err != nil {
 				break
 			}
 			stored += n
@@ -261,7 +261,7 @@ func TestFullFilesystem(t *testing.T) {
 		var err error
 		for err == nil {
 			var n int
-			n, err = f.WriteAt(pattern(100_000, 2), written, ByWrite)
+			n, err = f.WriteAt(pattern(100_000, 2), written, Origin{})
 			written += int64(n)
 		}
 		errnoIs(t, err, syscall.ENOSPC)
@@ -287,9 +287,9 @@ func TestLimits(t *testing.T) {
 		if n, _ := f.table.Mappings(); n != 0 {
 			t.Errorf("an empty file has %d mappings", n)
 		}
-		_, err := f.WriteAt([]byte("x"), -1, ByWrite)
+		_, err := f.WriteAt([]byte("x"), -1, Origin{})
 		errnoIs(t, err, syscall.EFBIG)
-		_, err = f.WriteAt([]byte("xy"), 1<<63-2, ByWrite)
+		_, err = f.WriteAt([]byte("xy"), 1<<63-2, Origin{})
 		errnoIs(t, err, syscall.EFBIG)
 		errnoIs(t, f.Allocate(0, 0, 0), syscall.EINVAL)
 		wantContent(t, f, path, nil)
@@ -397,7 +397,7 @@ func TestDescriptorAccess(t *testing.T) {
 		}
 		defer f.Release(false)
 		wantContent(t, f, path, want)
-		_, err = f.WriteAt([]byte("x"), 0, ByWrite)
+		_, err = f.WriteAt([]byte("x"), 0, Origin{})
 		errnoIs(t, err, syscall.EBADF)
 		// Opened for writing by somebody else: the same file, from now on
 		// writable, through one new mapping.

@@ -95,7 +95,7 @@ func pattern(n int, seed byte) []byte {
 // mustWrite writes all of p at off.
 func mustWrite(t testing.TB, f *File, p []byte, off int64) {
 	t.Helper()
-	if n, err := f.WriteAt(p, off, ByWrite); n != len(p) || err != nil {
+	if n, err := f.WriteAt(p, off, Origin{}); n != len(p) || err != nil {
 		t.Fatalf("WriteAt(%d bytes, %d) = %d, %v", len(p), off, n, err)
 	}
 }

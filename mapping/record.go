@@ -205,28 +205,36 @@ func (r *pageRecord) sorted() []*chunk {
 	return chunks
 }
 
-// beginSync marks every unsynced page as being written back. A page that changes from now on is pageWritten again and stays
-// unsynced after the endSync that follows. The pages also lose their warmth:
-// write-back makes them read-only in the page table.
-func (r *pageRecord) beginSync() {
+// beginSync marks every unsynced page that g touches as being written back and
+// returns how many there are. A page that changes from now on is pageWritten
+// again and stays unsynced after the endSync that follows. The pages also lose
+// their warmth: write-back makes them read-only in the page table.
+func (r *pageRecord) beginSync(g Range) int64 {
+	first, end := g.Pages()
+	count := 0
 	for _, c := range r.sorted() {
-		if !c.unsynced.Load() {
+		start := c.index * pagesPerChunk
+		if !c.unsynced.Load() || start >= end || start+pagesPerChunk <= first {
 			continue
 		}
-		for w := range c.words {
+		from, to := max(first-start, 0), min(end-start, pagesPerChunk)
+		for w := from / pagesPerWord; w*pagesPerWord < to; w++ {
+			mask := wordMask(w, from, to)
 			for {
 				v := c.words[w].Load()
-				pages := causes(v)
+				pages := causes(v) & mask
 				if pages == 0 {
 					break
 				}
 				next := v&^(pages*uint32(pageWritten|pageStored)) | pages*uint32(pageSyncing)
 				if c.words[w].CompareAndSwap(v, next) {
+					count += bits.OnesCount32(pages)
 					break
 				}
 			}
 		}
 	}
+	return int64(count)
 }
 
 // causes returns one bit, at its lowest, for each page of word v that is

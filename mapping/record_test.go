@@ -1,6 +1,7 @@
 package mapping
 
 import (
+	"math"
 	"math/rand/v2"
 	"testing"
 )
@@ -32,7 +33,7 @@ func TestRecordAgainstModel(t *testing.T) {
 				}
 			case 3:
 				if !inSync {
-					r.beginSync()
+					r.beginSync(Range{0, math.MaxInt64})
 					inSync = true
 					for p := range unsynced {
 						syncing[p] = true

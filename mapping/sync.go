@@ -1,6 +1,8 @@
 package mapping
 
 import (
+	"math"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -36,9 +38,8 @@ func (f *File) Sync(seen *uint64, dataOnly bool) error {
 	f.syncMu.Lock()
 	defer f.syncMu.Unlock()
 	if err := f.syncLocked(dataOnly); err != nil {
-		f.failed = true
-		f.failure = err
-		*seen = f.failures.Add(1)
+		f.fail(err)
+		*seen = f.failures.Load()
 		return err
 	}
 	f.failed = false
@@ -53,16 +54,38 @@ func (f *File) Sync(seen *uint64, dataOnly bool) error {
 // mapping and the descriptor where they are while nothing else is locked, so
 // that reads and writes go on during the wait for the device.
 func (f *File) syncLocked(dataOnly bool) error {
-	f.record.beginSync()
-	if f.failed {
-		if err := f.redirty(); err != nil {
-			f.record.endSync(true)
-			return err
-		}
+	size := f.size.Load()
+	pages := f.record.beginSync(Range{0, math.MaxInt64})
+	err := f.redirtyFailed()
+	if err == nil {
+		err = f.writeBack(dataOnly)
 	}
-	err := f.writeBack(dataOnly)
-	f.record.endSync(err != nil)
+	f.endSync(err, Event{Length: size, Pages: pages, Flags: unix.MS_SYNC})
 	return err
+}
+
+// endSync notes how a write-back ended, and tells of it.
+func (f *File) endSync(err error, e Event) {
+	f.record.endSync(err != nil)
+	f.counters.Msyncs.add(f.table, EventMsync)
+	e.Kind, e.Err = EventMsync, err
+	f.observe(e)
+}
+
+// redirtyFailed makes dirty again what a failed write-back left clean for the
+// kernel.
+func (f *File) redirtyFailed() error {
+	if !f.failed {
+		return nil
+	}
+	return f.redirty()
+}
+
+// fail remembers a failed write-back. f.syncMu must be held.
+func (f *File) fail(err error) {
+	f.failed = true
+	f.failure = err
+	f.failures.Add(1)
 }
 
 // writeBack makes the system calls of a write-back. f.syncMu must be held.
@@ -105,7 +128,7 @@ func (f *File) redirtyPage(page int64) error {
 	g := Range{page * PageSize, (page + 1) * PageSize}
 	f.mu.RLock()
 	inside := g.Off < f.size.Load()
-	done := !inside || f.writable && g.End <= int64(len(f.mem)) && redirty(f.mem[g.Off:g.End])
+	done := !inside || f.writable && g.End <= int64(len(f.mem)) && redirty(f.mem[g.Off:g.End]) == 0
 	f.mu.RUnlock()
 	if done {
 		return nil

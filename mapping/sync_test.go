@@ -1,6 +1,7 @@
 package mapping
 
 import (
+	"math"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -97,7 +98,7 @@ func TestRedirtyAfterFailure(t *testing.T) {
 			t.Fatal("the mapping could not be dropped")
 		}
 		f.syncMu.Lock()
-		f.record.beginSync()
+		f.record.beginSync(Range{0, math.MaxInt64})
 		err := f.redirty()
 		f.record.endSync(true)
 		f.syncMu.Unlock()

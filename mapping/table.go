@@ -32,6 +32,8 @@ type Config struct {
 	MaxIdle int
 	// Log gets what no caller can be told; slog.Default if nil.
 	Log *slog.Logger
+	// Observer is told what happens to the files; nobody if nil.
+	Observer Observer
 }
 
 // Table is the set of files that are open or were until lately, each with at
@@ -39,6 +41,8 @@ type Config struct {
 type Table struct {
 	sys         *system
 	log         *slog.Logger
+	observer    Observer
+	counters    Counters
 	maxMappings int64
 	maxIdle     int
 
@@ -78,7 +82,8 @@ func NewTable(cfg Config) *Table { return newTable(cfg, newSystem()) }
 func newTable(cfg Config, sys *system) *Table {
 	t := &Table{
 		sys:         sys,
-		log:         cfg.Log,
+		log:         defaultLog(cfg.Log),
+		observer:    cfg.Observer,
 		maxMappings: int64(cfg.MaxMappings),
 		maxIdle:     cfg.MaxIdle,
 		files:       make(map[ID]*File),
@@ -86,8 +91,8 @@ func newTable(cfg Config, sys *system) *Table {
 		wake:        make(chan struct{}, 1),
 		done:        make(chan struct{}),
 	}
-	if t.log == nil {
-		t.log = slog.Default()
+	if t.observer == nil {
+		t.observer = silent{}
 	}
 	if t.maxMappings <= 0 {
 		t.maxMappings = maxMapCount() / 4
@@ -397,6 +402,7 @@ func (t *Table) evict() bool {
 		}
 		// A busy file is passed over: waiting here could wait for ourselves.
 		if f.tryDropMapping() {
+			f.observe(Event{Kind: EventEvict})
 			return true
 		}
 	}

@@ -172,7 +172,7 @@ func TestConcurrentUse(t *testing.T) {
 						return
 					}
 					if writing {
-						if _, err := f.WriteAt(pattern(int(rng.Int64N(3*PageSize)), byte(w)), rng.Int64N(PageSize), ByWrite); err != nil {
+						if _, err := f.WriteAt(pattern(int(rng.Int64N(3*PageSize)), byte(w)), rng.Int64N(PageSize), Origin{}); err != nil {
 							t.Error(err)
 						}
 						switch rng.IntN(4) {

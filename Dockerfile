@@ -1,0 +1,27 @@
+# mapfs in a container. Run it with the device and the right to mount:
+#
+#	docker run --device /dev/fuse --cap-add SYS_ADMIN \
+#		-v BACKING:/backing -v MOUNTPOINT:/mnt:rshared IMAGE /backing /mnt
+#
+# See docs/docker.md.
+
+FROM golang:1.26-bookworm AS build
+LABEL mapfs.stage=build
+WORKDIR /src
+COPY . .
+# With a vendor directory in the context the build needs no network.
+ARG VERSION=dev
+RUN CGO_ENABLED=0 go build -trimpath -buildvcs=false \
+	-ldflags "-s -w -X main.version=$VERSION" -o /mapfs ./cmd/mapfs
+
+FROM debian:bookworm-slim
+LABEL mapfs.stage=run
+# fuse3 for fusermount3 and mount.fuse.
+RUN apt-get update \
+	&& apt-get install -y --no-install-recommends fuse3 \
+	&& apt-get clean && rm -rf /var/lib/apt/lists/*
+COPY --from=build /mapfs /usr/local/bin/mapfs
+# mapfs is process 1 there: docker stop sends it SIGTERM, and it syncs, unmounts
+# and ends with 0.
+ENTRYPOINT ["mapfs", "-f"]
+CMD ["--help"]

@@ -1,0 +1,68 @@
+# make help lists the targets.
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+# The image that `make docker` makes.
+IMAGE   ?= mapfs
+
+VERSION := $(shell integration/version.sh)
+LDFLAGS := -X main.version=$(VERSION)
+
+# Go's cache does not see that the integration tests build the command, so their
+# old results say nothing: -count=1.
+GOTEST  := go test -count=1 -timeout 15m
+
+.DEFAULT_GOAL := build
+.PHONY: help build demo test lint install uninstall docker clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+build: ## build bin/mapfs
+	@integration/setup.sh build
+	go build -ldflags '$(LDFLAGS)' -o bin/mapfs ./cmd/mapfs
+
+demo: ## install what is missing, build, and show a mount at work
+	@integration/setup.sh demo
+	@$(MAKE) --no-print-directory build
+	@docs/demo.sh bin/mapfs
+
+# In the integration tests it is the daemon that is built with the race detector,
+# and not the hundreds of small clients.
+#
+# Whatever setup.sh installs is required from then on: a test that misses it
+# fails instead of skipping.
+test: export MAPFS_REQUIRE := fuse,$(shell integration/setup.sh -l test),$(MAPFS_REQUIRE)
+test: ## install what is missing, check, and run all tests, Docker's too
+	@integration/setup.sh test
+	@$(MAKE) --no-print-directory lint
+	integration/docker/with-engine.sh $(GOTEST) ./...
+	$(GOTEST) -race $$(go list ./... | grep -v /integration$$)
+	MAPFS_RACE=1 $(GOTEST) -skip '^TestDocker' ./integration -files 5000
+
+lint: ## gofmt, go vet, staticcheck
+	@unformatted=$$(gofmt -l cmd fs integration mapping); \
+		if [ "$$unformatted" ]; then echo "not gofmt'ed:"; echo "$$unformatted"; exit 1; fi
+	go vet ./...
+	go tool staticcheck ./...
+
+install: build ## install the command and its shell completions under PREFIX
+	install -D -m 755 bin/mapfs '$(DESTDIR)$(PREFIX)/bin/mapfs'
+	@for shell in bash:bash-completion/completions/mapfs zsh:zsh/site-functions/_mapfs \
+		fish:fish/vendor_completions.d/mapfs.fish; do \
+		to="$(DESTDIR)$(PREFIX)/share/$${shell#*:}"; \
+		bin/mapfs completion "$${shell%%:*}" > bin/completion && install -D -m 644 bin/completion "$$to" && \
+		echo "$$to" || exit 1; \
+	done
+
+uninstall: ## remove what install installed
+	rm -f '$(DESTDIR)$(PREFIX)/bin/mapfs' \
+		'$(DESTDIR)$(PREFIX)/share/bash-completion/completions/mapfs' \
+		'$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_mapfs' \
+		'$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/mapfs.fish'
+
+docker: ## build the Docker image IMAGE (default: mapfs)
+	integration/docker/with-engine.sh integration/docker/build.sh $(IMAGE)
+
+clean: ## remove what build made
+	rm -rf bin

@@ -1,0 +1,247 @@
+package integration
+
+import (
+	"crypto/rand"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+const (
+	// dockerBuildLimit is enough to fetch or make the base images too.
+	dockerBuildLimit = 10 * time.Minute
+	// dockerStopGrace is what docker stop gives the daemon before SIGKILL.
+	dockerStopGrace = 20 * time.Second
+)
+
+// requireDocker skips or fails the test where no engine answers.
+// integration/docker/with-engine.sh runs a command with one that does.
+func requireDocker(t testing.TB) {
+	t.Helper()
+	if _, err := exec.LookPath("docker"); err != nil {
+		missing(t, "docker", "%v", err)
+	}
+	if _, err := runErr("docker", "version"); err != nil {
+		missing(t, "docker", "%v", err)
+	}
+}
+
+// dockerImage builds the image of this tree, once, and returns its name. The
+// image is left to the engine: its layers make the next build quick.
+func dockerImage(t testing.TB) string {
+	t.Helper()
+	requireDocker(t)
+	const image = "mapfs:test"
+	if err := buildDockerImage(image); err != nil {
+		t.Fatal(err)
+	}
+	return image
+}
+
+var (
+	dockerBuildOnce sync.Once
+	dockerBuildErr  error
+)
+
+func buildDockerImage(image string) error {
+	dockerBuildOnce.Do(func() {
+		_, dockerBuildErr = runCmd(exec.Command("docker/build.sh", image), dockerBuildLimit)
+	})
+	return dockerBuildErr
+}
+
+// container is mapfs in a container, with BACKING and the mount point on the host.
+type container struct {
+	t       testing.TB
+	id      string
+	backing string // on the host
+	mnt     string // on the host: for children only
+}
+
+// startContainer runs the image as the documentation says and returns when the
+// mount answers inside.
+func startContainer(t testing.TB, opts ...string) *container {
+	t.Helper()
+	requireFUSE(t)
+	requireRoot(t)
+	image := dockerImage(t)
+	top := tempDir(t)
+	c := &container{t: t, backing: subDir(t, top, "backing"), mnt: sharedDir(t, top)}
+
+	args := []string{"run", "-d", "--network", "none",
+		"--device", "/dev/fuse", "--cap-add", "SYS_ADMIN"}
+	if on, _ := os.ReadFile("/sys/module/apparmor/parameters/enabled"); strings.HasPrefix(string(on), "Y") {
+		// The default profile of AppArmor forbids mount(2).
+		args = append(args, "--security-opt", "apparmor=unconfined")
+	}
+	args = append(args, "-v", c.backing+":/backing", "-v", c.mnt+":/mnt:rshared", image)
+	if len(opts) > 0 {
+		args = append(args, "-o", strings.Join(opts, ","))
+	}
+	c.id = strings.TrimSpace(run(t, "docker", append(args, "/backing", "/mnt")...))
+	t.Cleanup(c.remove)
+
+	for deadline := time.Now().Add(mountLimit); ; time.Sleep(50 * time.Millisecond) {
+		if out, _ := runErr("docker", "exec", c.id, "grep", " /mnt fuse", "/proc/mounts"); out != "" {
+			return c
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("nothing mounted in the container after %v:\n%s", mountLimit, c.logs())
+		}
+	}
+}
+
+// sharedDir makes a directory whose mounts reach other mount namespaces and
+// come back from them, as -v DIR:/mnt:rshared demands.
+func sharedDir(t testing.TB, top string) string {
+	t.Helper()
+	shared := subDir(t, top, "shared")
+	mountFor(t, shared, "--bind", shared, shared)
+	run(t, "mount", "--make-rshared", shared)
+	return subDir(t, shared, "mnt")
+}
+
+// remove ends the container however the test ended, and its mount on the host.
+func (c *container) remove() {
+	if c.t.Failed() {
+		c.t.Logf("log of the container:\n%s", c.logs())
+	}
+	if _, err := runErr("docker", "rm", "-f", "-v", c.id); err != nil {
+		c.t.Errorf("remove the container: %v", err)
+	}
+	if isMounted(c.t, c.mnt) {
+		c.t.Errorf("%s is still mounted after the container's end", c.mnt)
+		_, _ = runErr("umount", "-l", c.mnt)
+	}
+}
+
+func (c *container) logs() string {
+	out, err := runCmd(exec.Command("sh", "-c", "docker logs "+c.id+" 2>&1"), clientTimeout)
+	if err != nil {
+		return err.Error()
+	}
+	return out
+}
+
+// exec runs a shell command line inside the container.
+func (c *container) exec(script string) string {
+	c.t.Helper()
+	return run(c.t, "docker", "exec", c.id, "sh", "-c", script)
+}
+
+// stop is docker stop, which is SIGTERM first. It returns the exit status.
+func (c *container) stop() string {
+	c.t.Helper()
+	run(c.t, "docker", "stop", "-t", fmt.Sprint(int(dockerStopGrace.Seconds())), c.id)
+	return strings.TrimSpace(run(c.t, "docker", "inspect", "-f", "{{.State.ExitCode}}", c.id))
+}
+
+// wantBacking checks the bytes that a file has in BACKING on the host.
+func (c *container) wantBacking(name, want string) {
+	c.t.Helper()
+	got, err := os.ReadFile(filepath.Join(c.backing, name))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if string(got) != want {
+		c.t.Errorf("BACKING/%s: got %.40q (%d bytes), want %.40q (%d bytes)",
+			name, got, len(got), want, len(want))
+	}
+}
+
+// TestDockerInside uses the mount through docker exec.
+func TestDockerInside(t *testing.T) {
+	c := startContainer(t)
+	random := make([]byte, 3<<20+17)
+	if _, err := rand.Read(random); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(c.backing, "big"), random, 0o644); err != nil {
+		t.Fatal(err)
+	}
+
+	c.exec("printf hello >/mnt/f && sync /mnt/f")
+	c.wantBacking("f", "hello")
+	if got := c.exec("cat /mnt/f"); got != "hello" {
+		t.Errorf("cat: got %q, want %q", got, "hello")
+	}
+	c.exec("truncate -s 3 /mnt/f && truncate -s 9 /mnt/f && sync /mnt/f")
+	c.wantBacking("f", "hel\x00\x00\x00\x00\x00\x00")
+	c.exec("dd if=/mnt/big of=/mnt/copy bs=4097 status=none && sync /mnt/copy && cmp /mnt/big /mnt/copy")
+	c.wantBacking("copy", string(random))
+	// The daemon is the container's process 1. Its file is mapped, not only read.
+	if maps := c.exec("grep /backing/copy /proc/1/maps"); !strings.Contains(maps, " rw-s ") {
+		t.Errorf("no shared writable mapping of /backing/copy in:\n%s", maps)
+	}
+
+	if got := c.stop(); got != "0" {
+		t.Errorf("exit status after docker stop: got %s, want 0", got)
+	}
+}
+
+// TestDockerHost uses the mount that a container makes from the host.
+func TestDockerHost(t *testing.T) {
+	c := startContainer(t, "allow_other")
+	if !isMounted(t, c.mnt) {
+		t.Fatalf("the container's mount is not seen at %s on the host", c.mnt)
+	}
+	on := func(name string) string { return filepath.Join(c.mnt, name) }
+
+	run(t, "sh", "-c", "printf hello >"+on("f"))
+	run(t, "sync", on("f"))
+	c.wantBacking("f", "hello")
+	if got := run(t, "cat", on("f")); got != "hello" {
+		t.Errorf("cat: got %q, want %q", got, "hello")
+	}
+	run(t, "truncate", "-s", "3", on("f"))
+	run(t, "truncate", "-s", "9000", on("f"))
+	run(t, "sync", on("f"))
+	c.wantBacking("f", "hel"+strings.Repeat("\x00", 8997))
+	run(t, "dd", "if=/dev/urandom", "of="+on("big"), "bs=1M", "count=8", "conv=fsync", "status=none")
+	run(t, "cmp", on("big"), filepath.Join(c.backing, "big"))
+
+	// Written and not synced: the way out has to do that.
+	run(t, "sh", "-c", "printf goodbye >"+on("last"))
+	if got := c.stop(); got != "0" {
+		t.Errorf("exit status after docker stop: got %s, want 0", got)
+	}
+	c.wantBacking("last", "goodbye")
+	if isMounted(t, c.mnt) {
+		t.Errorf("%s is still mounted after docker stop", c.mnt)
+	}
+}
+
+// TestDockerKilled is the container's crash: bytes that write(2) acknowledged
+// stay, and a new container serves them.
+func TestDockerKilled(t *testing.T) {
+	c := startContainer(t)
+	c.exec("printf acknowledged >/mnt/f")
+	run(t, "docker", "kill", "--signal", "KILL", c.id)
+	run(t, "docker", "wait", c.id)
+	c.wantBacking("f", "acknowledged")
+	if isMounted(t, c.mnt) {
+		// The mount was the dead container's; the host's copy of it is dead too.
+		run(t, mapfsBin, "umount", c.mnt)
+	}
+	run(t, "docker", "start", c.id)
+	for deadline := time.Now().Add(mountLimit); ; time.Sleep(50 * time.Millisecond) {
+		out, err := runErr("docker", "exec", c.id, "sh", "-c", "grep -q ' /mnt fuse' /proc/mounts && cat /mnt/f")
+		if err == nil {
+			if out != "acknowledged" {
+				t.Errorf("cat: got %q, want %q", out, "acknowledged")
+			}
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the started container does not mount: %v\n%s", err, c.logs())
+		}
+	}
+	if got := c.stop(); got != "0" {
+		t.Errorf("exit status after docker stop: got %s, want 0", got)
+	}
+}

@@ -1,0 +1,169 @@
+package integration
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+var walkFiles = flag.Int("files", 20_000, "how many files the walk of TestWalk goes through")
+
+// bulkLimit bounds what moves a gigabyte or visits many files, with the race
+// detector and on a busy machine too.
+const bulkLimit = 5 * time.Minute
+
+// TestGigabyte writes a file much larger than a mapping's first span.
+func TestGigabyte(t *testing.T) {
+	megabytes := 1024
+	if os.Getenv("MAPFS_RACE") == "1" {
+		megabytes = 128
+	}
+	dir := ext4Dir(t)
+	random := filepath.Join(tempDir(t), "random")
+	runFor(t, bulkLimit, "dd", "if=/dev/urandom", "of="+random, "bs=1M", fmt.Sprintf("count=%d", megabytes), "status=none")
+
+	m := mountT(t, dir)
+	runFor(t, bulkLimit, "dd", "if="+random, "of="+m.path("f"), "bs=1M", "status=none")
+	runFor(t, bulkLimit, "cmp", random, m.path("f"))
+	runFor(t, bulkLimit, "sync", m.path("f"))
+	runFor(t, bulkLimit, "cmp", random, filepath.Join(dir, "f"))
+	m.unmount()
+}
+
+// TestBlockSizes writes the same bytes by blocks around the page size, at an
+// odd offset, and compares them with what a plain directory got.
+func TestBlockSizes(t *testing.T) {
+	page := os.Getpagesize()
+	eachFS(t, func(t *testing.T, dir string) {
+		top := tempDir(t)
+		random := filepath.Join(top, "random")
+		run(t, "dd", "if=/dev/urandom", "of="+random, "bs=1M", "count=4", "status=none")
+		m := mountT(t, dir)
+		for _, c := range []struct{ block, total int }{
+			{1, 10_000}, {page - 1, 4 << 20}, {page, 4 << 20}, {page + 1, 4 << 20}, {1 << 20, 4 << 20},
+		} {
+			for _, seek := range []int{0, 1, page - 1, 3*page + 5} {
+				name := fmt.Sprintf("f-%d-%d", c.block, seek)
+				plain := filepath.Join(top, "plain")
+				for _, of := range []string{plain, m.path(name)} {
+					// notrunc: dd would cut the file to seek first.
+					run(t, "dd", "if="+random, "of="+of, fmt.Sprintf("bs=%d", c.block),
+						fmt.Sprintf("count=%d", c.total), "iflag=count_bytes",
+						fmt.Sprintf("seek=%d", seek), "oflag=seek_bytes", "conv=notrunc", "status=none")
+				}
+				run(t, "cmp", plain, m.path(name))
+				// And read back by the same blocks.
+				run(t, "sh", "-c", fmt.Sprintf("dd if=%s bs=%d status=none | cmp - %s", m.path(name), c.block, plain))
+				run(t, "sync", m.path(name))
+				run(t, "cmp", plain, filepath.Join(dir, name))
+				run(t, "rm", m.path(name), plain)
+			}
+		}
+		m.unmount()
+	})
+}
+
+// TestWalk visits many more files than the daemon may have descriptors.
+func TestWalk(t *testing.T) {
+	requireTool(t, "prlimit")
+	const limit, perDir = 1024, 500
+	dir := ext4Dir(t)
+	for i := range *walkFiles {
+		sub := filepath.Join(dir, fmt.Sprint("d", i/perDir))
+		if i%perDir == 0 {
+			if err := os.Mkdir(sub, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.WriteFile(filepath.Join(sub, fmt.Sprint("f", i)), fmt.Appendf(nil, "file %d\n", i), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m := mountWith(t, dir, mountConfig{wrap: []string{"prlimit", fmt.Sprintf("--nofile=%d:%d", limit, limit)}})
+
+	walkLimit := bulkLimit * time.Duration(1+*walkFiles/50_000)
+	start := time.Now()
+	count := func(script string) int {
+		t.Helper()
+		out, err := runCmd(exec.Command("sh", "-c", "cd "+m.dir+" && "+script), walkLimit)
+		if err != nil {
+			t.Fatalf("%s: %v", script, err)
+		}
+		n, err := strconv.Atoi(strings.TrimSpace(out))
+		if err != nil {
+			t.Fatalf("%s: %v", script, err)
+		}
+		return n
+	}
+	if n := count("find . -type f -size -2 | wc -l"); n != *walkFiles {
+		t.Errorf("find: got %d files, want %d", n, *walkFiles)
+	}
+	t.Logf("find of %d files: %v", *walkFiles, time.Since(start))
+	start = time.Now()
+	// Sorted and without repeats: each file has its own line.
+	if n := count("find . -type f -exec cat {} + | sort -u | wc -l"); n != *walkFiles {
+		t.Errorf("cat: got %d different lines, want %d", n, *walkFiles)
+	}
+	t.Logf("cat of %d files: %v", *walkFiles, time.Since(start))
+	if n := m.fds(); n > limit {
+		t.Errorf("the daemon has %d descriptors, want at most %d", n, limit)
+	}
+	// Changing them needs descriptors and mappings too.
+	run(t, "sh", "-c", "cd "+m.dir+" && for f in d0/*; do echo more >>$f || exit; done")
+	if got := run(t, "cat", m.path("d0", "f7")); got != "file 7\nmore\n" {
+		t.Errorf("d0/f7: got %q", got)
+	}
+	m.unmount()
+}
+
+// TestFarOffsets uses offsets beyond 32 bits, beyond what one mapping should
+// take, and beyond what the file system can hold: each answer is the one that a
+// plain file gives.
+func TestFarOffsets(t *testing.T) {
+	eachFS(t, func(t *testing.T, dir string) {
+		m := mountT(t, subDir(t, dir, "backing"))
+		plain := subDir(t, dir, "plain")
+		offsets := []int64{1<<31 - 3, 1 << 31, 1<<32 - 3, 1<<32 + 1, 1<<40 + 4095, 1<<43 - 1,
+			1<<44 - 5000, 1<<44 - 2, 1<<46 + 1, 1<<47 - 2, 1 << 50, 1<<63 - 2}
+		type answer struct{ write, read, size string }
+		answers := func(dir string, off int64) (a answer) {
+			name := filepath.Join(dir, "far")
+			f := startClient(t, "fd", name, "rw|creat")
+			f.hear("open")
+			a.write = f.ask("pwrite %d far", off)
+			a.read = f.ask("pread %d 10", off-2)
+			a.size = f.ask("size")
+			f.wait()
+			run(t, "rm", name)
+			return a
+		}
+		for _, off := range offsets {
+			if got, want := answers(m.dir, off), answers(plain, off); got != want {
+				t.Errorf("offset %#x: got %+v, want %+v", off, got, want)
+			}
+		}
+
+		// A sparse file stays sparse: nothing is filled that nobody wrote.
+		f := startClient(t, "fd", m.path("sparse"), "rw|creat")
+		f.hear("open")
+		f.ask("pwrite 0 a")
+		f.ask("pwrite %d b", int64(5)<<30)
+		f.ask("fsync")
+		m.unmountAfter(f)
+		var st unix.Stat_t
+		if err := unix.Stat(filepath.Join(dir, "backing", "sparse"), &st); err != nil {
+			t.Fatal(err)
+		}
+		if st.Size != 5<<30+1 || st.Blocks > 1024 {
+			t.Errorf("sparse: got size %d and %d blocks of 512 bytes, want %d and few", st.Size, st.Blocks, int64(5)<<30+1)
+		}
+	})
+}

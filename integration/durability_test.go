@@ -1,0 +1,100 @@
+package integration
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestKilledAppending kills the daemon while a client writes. What write(2)
+// acknowledged is in the page cache of BACKING and outlives the daemon; what it
+// had in hand may be there too, whole or in part; and nothing else is, zeros
+// least of all.
+func TestKilledAppending(t *testing.T) {
+	for _, block := range []int{1000, 4096, 100_003} {
+		t.Run(fmt.Sprint(block), func(t *testing.T) {
+			eachFS(t, func(t *testing.T, dir string) {
+				m := mountT(t, dir)
+				a := startAppend(t, m.path("f"), block)
+				a.follow(max(300_000, int64(20*block)))
+				m.kill()
+				a.finish("error: ENOTCONN", "error: ECONNABORTED", "error: ENODEV")
+
+				file := filepath.Join(dir, "f")
+				if size := fileSize(t, file); size < a.acked || size > a.acked+int64(block) {
+					t.Errorf("size: got %d, want %d or at most %d more", size, a.acked, block)
+				}
+				checkPattern(t, file, 0)
+
+				// The dead mount goes, and the next one serves the same bytes.
+				m.unmount()
+				m = mountT(t, dir)
+				run(t, "cmp", m.path("f"), file)
+			})
+		})
+	}
+}
+
+// TestKilledAfterChanges is the same for changes in place, holes and sizes.
+func TestKilledAfterChanges(t *testing.T) {
+	eachFS(t, func(t *testing.T, dir string) {
+		m := mountT(t, dir)
+		startAppend(t, m.path("f"), 1<<16, 1<<20).finish("done")
+		f := startClient(t, "fd", m.path("f"), "rw")
+		f.hear("open")
+		for _, step := range []struct{ say, want string }{
+			{"pwrite 5000 changed", "7"},
+			{"truncate 900001", "ok"},
+			{"truncate 2000000", "ok"},
+			{"pwrite 1999999 xyz", "3"},
+			{"fsync", "ok"},
+			{"pwrite 4095 ab", "2"},
+			{"truncate 3000000", "ok"},
+		} {
+			if got := f.ask("%s", step.say); got != step.want {
+				t.Fatalf("%s: got %s, want %s", step.say, got, step.want)
+			}
+		}
+		m.kill()
+
+		want := make([]byte, 3_000_000)
+		patternAt(want[:900001], 0)
+		copy(want[5000:], "changed")
+		copy(want[1999999:], "xyz")
+		copy(want[4095:], "ab")
+		got, err := os.ReadFile(filepath.Join(dir, "f"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(got) != len(want) {
+			t.Fatalf("size: got %d, want %d", len(got), len(want))
+		}
+		if i := firstDifference(got, want); i >= 0 {
+			t.Errorf("at %d: got %x, want %x", i, got[i], want[i])
+		}
+	})
+}
+
+// TestKilledMountIsCleanedUp: after a crash the mount point answers ENOTCONN to
+// everybody. mapfs umount takes it away, and so does mounting anew on it.
+func TestKilledMountIsCleanedUp(t *testing.T) {
+	dir := ext4Dir(t)
+	m := mountT(t, dir)
+	m.kill()
+	// A stat could still be answered from the kernel's memory.
+	if out, err := runErr("ls", m.dir); err == nil || !strings.Contains(err.Error(), "not connected") {
+		t.Errorf("ls of the dead mount: got %q, %v, want ENOTCONN", out, err)
+	}
+	if !isMounted(t, m.dir) {
+		t.Fatal("the dead mount is gone by itself: this test shows nothing")
+	}
+	run(t, mapfsBin, "umount", m.dir)
+	if isMounted(t, m.dir) {
+		t.Error("still mounted after mapfs umount")
+	}
+	if out, err := runErr(mapfsBin, "umount", m.dir); exitCode(err) != 1 {
+		t.Errorf("mapfs umount of what is not mounted: got %q, %v, want exit status 1", out, err)
+	}
+}

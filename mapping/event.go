@@ -1,0 +1,68 @@
+package mapping
+
+import "log/slog"
+
+// Kind says what an [Event] is about.
+type Kind uint8
+
+// The kinds of events.
+const (
+	EventRead       Kind = iota // bytes were loaded for a read(2) that reached the engine
+	EventWrite                  // bytes were stored for a write(2)
+	EventStore                  // bytes that a client stored through its own mapping arrived
+	EventExtend                 // the file grew: Off to Off+Length are new
+	EventTruncate               // the size was set: from Off to Length
+	EventZero                   // stale bytes past the end were cleared
+	EventMap                    // the file was mapped at Addr
+	EventUnmap                  // the mapping at Addr was given up
+	EventMsync                  // a write-back ended
+	EventFault                  // a load or store at Addr faulted
+	EventInvalidate             // cached pages were given up
+	EventEvict                  // the mapping was given up to make room for another
+	EventOpen                   // a client opened the file
+	EventClose                  // a client's handle was released
+)
+
+// String returns the kind's name.
+func (k Kind) String() string {
+	return [...]string{
+		"read", "write", "store", "extend", "truncate", "zero", "map", "unmap", "msync",
+		"fault", "invalidate", "evict", "open", "close",
+	}[k]
+}
+
+// Event is something that happened to a file. Which fields mean something is up
+// to the kind.
+type Event struct {
+	Kind        Kind
+	File        ID
+	Off, Length int64   // bytes
+	Addr        uintptr // of a mapping or a fault
+	Pages       int64   // pages written back
+	Flags       int     // of msync(2), or of open(2)
+	PID         uint32  // the client's process, 0 if the kernel does not tell
+	Err         error   // how a write-back ended
+}
+
+// An Observer is told of events as they happen, from the goroutine that makes
+// them happen and with locks held: it must return soon, without calling back.
+type Observer interface{ Observe(Event) }
+
+// silent is the Observer of a table that has none.
+type silent struct{}
+
+func (silent) Observe(Event) {}
+
+// observe tells the table's observer of an event of f.
+func (f *File) observe(e Event) {
+	e.File = f.id
+	f.table.observer.Observe(e)
+}
+
+// defaultLog is where a table without a logger logs.
+func defaultLog(log *slog.Logger) *slog.Logger {
+	if log == nil {
+		return slog.Default()
+	}
+	return log
+}
