@@ -13,6 +13,9 @@ import (
 // lookup answers what a name in a directory is. A name that is not there is an
 // answer too, which the kernel keeps for a while.
 func (w *worker) lookup(r *fuse.LookupRequest) error {
+	if r.Node == fuse.RootID && r.Name == w.s.control.name && r.Name != "" {
+		return w.sendControl(w.s.lookControl(controlKey{kind: controlRoot}, false))
+	}
 	p, err := w.s.entry(r.Node, r.Name)
 	if err != nil {
 		return err
@@ -220,6 +223,10 @@ func (w *worker) rename(r *fuse.RenameRequest) error {
 	if n := w.s.nodes.find(mapping.IDOf(&moved)); n != nil {
 		n.dropLink(link{r.Node, r.OldName})
 		n.addLink(link{r.NewDir, r.NewName})
+		if f := w.s.files.Find(n.key); f != nil {
+			f.SetName(w.s.pathOf(n))
+			f.Unref()
+		}
 	}
 	return w.ok()
 }

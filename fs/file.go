@@ -157,7 +157,7 @@ func (w *worker) open(r *fuse.OpenRequest) error {
 		}
 		n.changed()
 	}
-	out, err := w.s.newHandle(n, f, r.Flags)
+	out, err := w.s.newHandle(n, f, r.Flags, r.Pid)
 	if err != nil {
 		f.Release(true)
 		return err
@@ -165,8 +165,9 @@ func (w *worker) open(r *fuse.OpenRequest) error {
 	return w.send(bytesOf(&out))
 }
 
-// newHandle makes a handle of an open file, which takes over the reference.
-func (s *Session) newHandle(n *node, f *mapping.File, flags fuse.OpenFlags) (openOut, error) {
+// newHandle makes a handle of an open file, which takes over the reference, for
+// the process pid.
+func (s *Session) newHandle(n *node, f *mapping.File, flags fuse.OpenFlags, pid uint32) (openOut, error) {
 	var st unix.Stat_t
 	if err := f.Stat(&st); err != nil {
 		return openOut{}, err
@@ -178,7 +179,11 @@ func (s *Session) newHandle(n *node, f *mapping.File, flags fuse.OpenFlags) (ope
 	if n.opened(f, &st) {
 		out.OpenFlags |= uint32(fuse.OpenKeepCache)
 	}
-	out.Fh = uint64(s.handles.add(&handle{node: n, file: f, failures: f.Failures()}))
+	if f.Name() == "" {
+		f.SetName(s.pathOf(n))
+	}
+	f.Observe(mapping.Event{Kind: mapping.EventOpen, Flags: int(flags), PID: pid})
+	out.Fh = uint64(s.handles.add(&handle{node: n, file: f, flags: int(flags), failures: f.Failures()}))
 	return out, nil
 }
 
@@ -213,7 +218,7 @@ func (w *worker) create(r *fuse.CreateRequest) error {
 	}
 	var out createOut
 	n := w.s.fillEntry(&out.Entry, &st, link{r.Node, r.Name})
-	if out.Open, err = w.s.newHandle(n, f, r.Flags); err != nil {
+	if out.Open, err = w.s.newHandle(n, f, r.Flags, r.Pid); err != nil {
 		f.Release(false)
 		w.s.forget(n.id, 1)
 		return err
@@ -328,6 +333,7 @@ func (w *worker) release(r *fuse.ReleaseRequest) error {
 		unix.Close(h.dir.fd)
 	default:
 		h.node.closed()
+		h.file.Observe(mapping.Event{Kind: mapping.EventClose, Flags: h.flags})
 		h.file.Release(true)
 	}
 	return w.ok()

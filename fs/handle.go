@@ -10,12 +10,16 @@ import (
 	"mapfs/mapping"
 )
 
-// handle is one open file or directory of a client. Exactly one of file and dir
-// is set.
+// handle is one open file or directory of a client. Exactly one of file, dir and
+// control is set.
 type handle struct {
-	node *node
-	file *mapping.File
-	dir  *dirHandle
+	node    *node
+	file    *mapping.File
+	dir     *dirHandle
+	control controlHandle
+
+	// flags are those of open(2).
+	flags int
 
 	// failures is the count of failed write-backs this handle has been told of.
 	// The file's Sync guards it.

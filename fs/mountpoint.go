@@ -176,7 +176,7 @@ func (h mountHost) checkMountpoint(path string) (string, error) {
 // root.
 func occupied(path string, lookErr error) error {
 	switch {
-	case errors.Is(lookErr, syscall.ENOTCONN):
+	case isDead(lookErr):
 		return fmt.Errorf("mountpoint %s has a dead mapfs mount; clean it up with 'mapfs umount %s'", path, path)
 	case errors.Is(lookErr, os.ErrDeadlineExceeded):
 		return fmt.Errorf("mountpoint %s has a mapfs mount that does not answer; see what its daemon does, or detach it with 'mapfs umount -l %s'", path, path)
@@ -235,7 +235,7 @@ func describePath(what, path string, err error) error {
 		hint = "a part of the path is a file"
 	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
 		hint = "check its permissions and those of the directories above"
-	case errors.Is(err, syscall.ENOTCONN):
+	case isDead(err):
 		hint = fmt.Sprintf("a dead mount; unmount it first with 'umount %s'", path)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		hint = "something mounted there is stuck"
@@ -414,4 +414,10 @@ func helperError(output string) error {
 		return errors.New(mountHelper + " failed")
 	}
 	return errors.New(strings.ReplaceAll(output, "\n", "; "))
+}
+
+// isDead reports whether an error is what a mount answers whose daemon is gone:
+// ENOTCONN, or ECONNABORTED to who asked while it went.
+func isDead(err error) bool {
+	return errors.Is(err, syscall.ENOTCONN) || errors.Is(err, syscall.ECONNABORTED)
 }

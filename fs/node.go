@@ -176,6 +176,20 @@ func (t *nodeTable) look(st *unix.Stat_t, l link) *node {
 	return n
 }
 
+// hold counts a lookup of a node that is known.
+func (t *nodeTable) hold(n *node) {
+	t.mu.Lock()
+	n.lookups++
+	t.mu.Unlock()
+}
+
+// len returns the number of nodes.
+func (t *nodeTable) len() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.byID)
+}
+
 // forget takes count lookups of a node back and returns the node if the kernel
 // knows it no longer.
 func (t *nodeTable) forget(id fuse.NodeID, count uint64) *node {

@@ -55,6 +55,9 @@ type Options struct {
 	// They can be read without being listed.
 	XattrStats bool
 
+	// Version is what the control tree says of the program.
+	Version string
+
 	// Log gets what the daemon has to say; slog.Default if nil.
 	Log *slog.Logger
 }

@@ -225,6 +225,9 @@ func (s *Session) entry(id fuse.NodeID, name string) (place, error) {
 	if err := checkName(name); err != nil {
 		return place{}, err
 	}
+	if id&controlBit != 0 || id == fuse.RootID && name == s.control.name {
+		return place{}, syscall.EPERM // the control tree's entries are fixed
+	}
 	dir := s.nodes.get(id)
 	if dir == nil {
 		return place{}, syscall.ESTALE

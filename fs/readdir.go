@@ -18,6 +18,9 @@ import (
 type dirHandle struct {
 	fd  int
 	dev uint64
+	// mirror says that the entries are shown as the directories they are below
+	// files in the control tree, and others left out.
+	mirror bool
 
 	// mu guards the rest: readdir of one open directory can come from several
 	// threads.
@@ -108,24 +111,36 @@ func (d *dirHandle) read(out []byte, off int64, devices *deviceTable) ([]byte, e
 		reclen := int(binary.NativeEndian.Uint16(entry[unsafe.Offsetof(unix.Dirent{}.Reclen):]))
 		name := entry[unsafe.Offsetof(unix.Dirent{}.Name):reclen]
 		name = name[:clen(name)]
-		length := int(unsafe.Sizeof(direntHeader{})) + (len(name)+7)&^7
-		if len(out)+length > cap(out) {
-			return out, nil
+		kind := uint32(entry[unsafe.Offsetof(unix.Dirent{}.Type)])
+		header := direntHeader{Ino: devices.inode(mapping.ID{Dev: d.dev, Ino: ino}), Off: cookie, Type: kind}
+		if d.mirror {
+			header.Type = unix.DT_DIR
 		}
-		header := direntHeader{
-			Ino:     devices.inode(mapping.ID{Dev: d.dev, Ino: ino}),
-			Off:     cookie,
-			Namelen: uint32(len(name)),
-			Type:    uint32(entry[unsafe.Offsetof(unix.Dirent{}.Type)]),
-		}
-		start := len(out)
-		out = append(append(out, bytesOf(&header)...), name...)
-		for len(out) < start+length {
-			out = append(out, 0)
+		if !d.mirror || kind == unix.DT_REG || kind == unix.DT_DIR || kind == unix.DT_UNKNOWN {
+			if len(out)+direntSize(name) > cap(out) {
+				return out, nil
+			}
+			out = appendDirent(out, &header, name)
 		}
 		d.at += reclen
 		d.next = int64(cookie)
 	}
+}
+
+// direntSize returns how many bytes an entry takes in a reply.
+func direntSize(name []byte) int {
+	return int(unsafe.Sizeof(direntHeader{})) + (len(name)+7)&^7
+}
+
+// appendDirent appends struct fuse_dirent with a name, padded.
+func appendDirent(out []byte, header *direntHeader, name []byte) []byte {
+	end := len(out) + direntSize(name)
+	header.Namelen = uint32(len(name))
+	out = append(append(out, bytesOf(header)...), name...)
+	for len(out) < end {
+		out = append(out, 0)
+	}
+	return out
 }
 
 // clen returns the length of the NUL-terminated string in b.

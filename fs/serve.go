@@ -54,6 +54,7 @@ func (s *Session) work(fatal chan<- error) {
 		case err == nil:
 			w.answer(request)
 		case errors.Is(err, io.EOF):
+			s.control.waiters.close()
 			return
 		case errors.Is(err, syscall.EINTR), errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.ENOENT):
 			// ENOENT: the request was interrupted before it could be read.
@@ -98,6 +99,13 @@ var errAnswered = errors.New("answered")
 // handle does what a request asks for and answers it. An error is still to be
 // answered by the caller.
 func (w *worker) handle(request fuse.Request) error {
+	if request.Hdr().Node&controlBit != 0 {
+		if r, ok := request.(*fuse.ForgetRequest); ok {
+			w.s.forget(r.Node, r.N)
+			return errAnswered
+		}
+		return w.control(request)
+	}
 	switch r := request.(type) {
 	case *fuse.ReadRequest:
 		if r.Dir {
@@ -162,8 +170,9 @@ func (w *worker) handle(request fuse.Request) error {
 	case *fuse.RemovexattrRequest:
 		return w.removexattr(r)
 	case *fuse.InterruptRequest:
-		// Nothing here waits for a client, so a request that is to be
-		// interrupted is about to be answered anyway.
+		// Only readers of events wait for something. Any other request that
+		// is to be interrupted is about to be answered anyway.
+		w.s.control.waiters.interrupt(r.IntrID)
 		return errAnswered
 	case *fuse.DestroyRequest:
 		return w.ok()
@@ -177,6 +186,10 @@ func (w *worker) handle(request fuse.Request) error {
 // forget drops lookups of a node, and what was kept for it if it is not known
 // any more.
 func (s *Session) forget(id fuse.NodeID, count uint64) {
+	if id&controlBit != 0 {
+		s.forgetControl(id, count)
+		return
+	}
 	n := s.nodes.forget(id, count)
 	if n == nil {
 		return

@@ -25,6 +25,7 @@ type Session struct {
 	nodes   nodeTable
 	dirs    dirCache
 	handles handleTable
+	control controlTree
 	notify  notifier
 	devices deviceTable
 
@@ -36,6 +37,7 @@ type Session struct {
 	// nodes. Whoever finds a node at none of its names waits for that.
 	renameMu sync.RWMutex
 
+	done        chan struct{} // closed when the session has ended
 	idleWorkers atomic.Int32
 	workers     sync.WaitGroup
 }
@@ -53,6 +55,8 @@ func Mount(opts Options) (*Session, error) {
 	if s.log == nil {
 		s.log = slog.Default()
 	}
+	s.done = make(chan struct{})
+	s.control.init(opts.Control)
 	if err := s.openRoot(); err != nil {
 		return nil, err
 	}
@@ -60,7 +64,8 @@ func Mount(opts Options) (*Session, error) {
 		s.dirs.close()
 		return nil, err
 	}
-	s.files = mapping.NewTable(mapping.Config{MaxMappings: opts.MaxMappings, Log: s.log})
+	s.files = mapping.NewTable(mapping.Config{MaxMappings: opts.MaxMappings, Log: s.log, Observer: s.control.events})
+	s.control.metrics = newMetrics(s)
 	s.notify.start(s.conn, s.log)
 	return s, nil
 }
@@ -80,11 +85,33 @@ func (s *Session) openRoot() error {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		limit.Cur = 1024
 	}
+	if err := s.reserveControl(fd); err != nil {
+		unix.Close(fd)
+		return err
+	}
 	s.dirs.max = int(min(limit.Cur, 1<<20) / 4)
 	s.dirs.dirs = make(map[fuse.NodeID]*dirFD)
 	s.devices.init(st.Dev)
 	s.devices.written(st.Dev, fd)
 	s.dirs.add(s.nodes.init(&st).id, fd) // held for ever
+	s.control.kernel = mapping.ProbeKernel(fd)
+	return nil
+}
+
+// reserveControl refuses a backing directory that has an entry of the control
+// tree's name: the entry could not be reached.
+func (s *Session) reserveControl(fd int) error {
+	name := s.control.name
+	if name == "" {
+		return nil
+	}
+	if err := checkName(name); err != nil {
+		return fmt.Errorf("%q cannot be the control tree's name: %w", name, err)
+	}
+	var st unix.Stat_t
+	if unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil {
+		return fmt.Errorf("%s has an entry %q, which is the control tree's name; rename it, or mount with -o control=NAME or -o control=none", s.opts.Backing, name)
+	}
 	return nil
 }
 
@@ -180,7 +207,9 @@ func (s *Session) Sync() error {
 
 // close gives up everything after the last request was answered.
 func (s *Session) close() {
+	close(s.done)
 	s.notify.stop()
+	s.control.kernel.Close()
 	s.handles.close()
 	s.files.Close()
 	s.dirs.close()

@@ -22,12 +22,14 @@ import (
 func unmounted(t *testing.T) *Session {
 	t.Helper()
 	s := &Session{opts: Options{Backing: t.TempDir()}, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid())}
+	s.control.init("")
 	if err := s.openRoot(); err != nil {
 		t.Fatal(err)
 	}
 	s.files = mapping.NewTable(mapping.Config{})
 	t.Cleanup(func() {
 		s.files.Close()
+		s.control.kernel.Close()
 		s.dirs.close()
 		s.devices.close()
 	})

@@ -1,12 +1,16 @@
 package fs
 
 import (
+	"math"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 
 	"bazil.org/fuse"
 	"golang.org/x/sys/unix"
+
+	"mapfs/mapping"
 )
 
 // Extended attributes are the backing inode's. They are reached through the
@@ -39,7 +43,65 @@ func (s *Session) withXattrs(n *node, fn func(path string, follow bool) error) e
 	return err
 }
 
+// ownXattrs begins the names of the attributes that tell of a file's mapping.
+// They are the mount's and never reach the backing inode.
+const ownXattrs = "user.mapfs."
+
+// The attributes that tell of a file's mapping, and the one that names the
+// control tree.
+const (
+	xattrControl  = ownXattrs + "control"
+	xattrDirty    = ownXattrs + "dirty_pages"
+	xattrUnsynced = ownXattrs + "unsynced_bytes"
+)
+
+// ownXattr answers with one of the mount's own attributes. n is nil in the
+// control tree.
+func (w *worker) ownXattr(name string, size uint32, n *node) error {
+	var value string
+	switch {
+	case name == xattrControl && w.s.control.name != "":
+		value = w.s.control.name
+	case name == xattrDirty && n != nil && n.kind == modeRegular:
+		var dirty int64
+		err := w.s.inspect(n, 0, math.MaxInt64, func(run mapping.PageRun) bool {
+			if run.Flags&mapping.PageDirty != 0 {
+				dirty += run.End - run.First
+			}
+			return true
+		})
+		if err != nil {
+			return err
+		}
+		value = strconv.FormatInt(dirty, 10)
+	case name == xattrUnsynced && n != nil && n.kind == modeRegular:
+		unsynced := int64(0)
+		if f := w.s.files.Find(n.key); f != nil {
+			unsynced = f.UnsyncedBytes()
+			f.Unref()
+		}
+		value = strconv.FormatInt(unsynced, 10)
+	default:
+		return syscall.ENODATA
+	}
+	if size == 0 {
+		out := xattrOut{Size: uint32(len(value))}
+		return w.send(bytesOf(&out))
+	}
+	if int(size) < len(value) {
+		return syscall.ERANGE
+	}
+	return w.send([]byte(value))
+}
+
 func (w *worker) getxattr(r *fuse.GetxattrRequest) error {
+	if strings.HasPrefix(r.Name, ownXattrs) {
+		n := w.s.nodes.get(r.Node)
+		if n == nil {
+			return syscall.ESTALE
+		}
+		return w.ownXattr(r.Name, r.Size, n)
+	}
 	return w.xattrValue(r.Node, r.Size, func(path string, follow bool, buf []byte) (int, error) {
 		get := unix.Lgetxattr
 		if follow {
@@ -57,7 +119,18 @@ func (w *worker) listxattr(r *fuse.ListxattrRequest) error {
 			list = unix.Listxattr
 		}
 		n, err := list(path, buf)
-		return n, os.NewSyscallError("listxattr", err)
+		if err != nil || !w.s.opts.XattrStats {
+			return n, os.NewSyscallError("listxattr", err)
+		}
+		const own = xattrDirty + "\x00" + xattrUnsynced + "\x00"
+		switch {
+		case len(buf) == 0:
+		case n+len(own) > len(buf):
+			return 0, syscall.ERANGE
+		default:
+			copy(buf[n:], own)
+		}
+		return n + len(own), nil
 	})
 }
 
@@ -93,6 +166,9 @@ func (w *worker) setxattr(r *fuse.SetxattrRequest) error {
 	if n == nil {
 		return syscall.ESTALE
 	}
+	if strings.HasPrefix(r.Name, ownXattrs) {
+		return syscall.EPERM
+	}
 	if w.s.opts.AllowOther && strings.HasPrefix(r.Name, aclPrefix) {
 		// The kernel checks the mode alone. With an access control list the
 		// mode's group bits are the list's mask: obeyed as mode they would give
@@ -120,6 +196,9 @@ func (w *worker) removexattr(r *fuse.RemovexattrRequest) error {
 	n := w.s.nodes.get(r.Node)
 	if n == nil {
 		return syscall.ESTALE
+	}
+	if strings.HasPrefix(r.Name, ownXattrs) {
+		return syscall.EPERM
 	}
 	err := w.s.withXattrs(n, func(path string, follow bool) error {
 		remove := unix.Lremovexattr

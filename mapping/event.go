@@ -36,6 +36,7 @@ func (k Kind) String() string {
 type Event struct {
 	Kind        Kind
 	File        ID
+	Name        string  // as SetName was told
 	Off, Length int64   // bytes
 	Addr        uintptr // of a mapping or a fault
 	Pages       int64   // pages written back
@@ -55,7 +56,7 @@ func (silent) Observe(Event) {}
 
 // observe tells the table's observer of an event of f.
 func (f *File) observe(e Event) {
-	e.File = f.id
+	e.File, e.Name = f.id, f.Name()
 	f.table.observer.Observe(e)
 }
 

@@ -50,6 +50,7 @@ type File struct {
 	// page that is dirty already changes no time stamps.
 	mtime atomic.Int64
 
+	name     atomic.Pointer[string]
 	record   pageRecord
 	counters Counters
 
@@ -62,6 +63,7 @@ type File struct {
 	failure  error
 	failures atomic.Uint64
 	failed   bool
+	locked   []Range // what mlock(2) keeps in memory; guarded by syncMu
 
 	mu       sync.RWMutex
 	fd       int
@@ -77,6 +79,21 @@ func (f *File) ID() ID { return f.id }
 // Size returns the length of the file in bytes as far as the engine knows: a
 // change that came past it is seen at the next Stat or read past the end.
 func (f *File) Size() int64 { return f.size.Load() }
+
+// Name returns what SetName was told last, or "".
+func (f *File) Name() string {
+	if name := f.name.Load(); name != nil {
+		return *name
+	}
+	return ""
+}
+
+// SetName says what to call the file in events.
+func (f *File) SetName(name string) { f.name.Store(&name) }
+
+// Observe tells the table's observer of an event of the file that happened
+// outside the engine.
+func (f *File) Observe(e Event) { f.observe(e) }
 
 // access asks for a descriptor and a mapping that allow what follows.
 type access int
@@ -133,6 +150,7 @@ func (f *File) remap(end int64) {
 	}
 	f.dropMappingLocked()
 	f.mem = mem
+	f.relockLocked()
 	f.table.addMapping(f, int64(len(mem)))
 	f.observe(Event{Kind: EventMap, Addr: addressOf(mem), Length: int64(len(mem))})
 }
@@ -220,7 +238,7 @@ func (f *File) tryDropMapping() bool {
 		return false
 	}
 	defer f.mu.Unlock()
-	if f.mem == nil {
+	if f.mem == nil || len(f.locked) > 0 {
 		return false
 	}
 	f.dropMappingLocked()
@@ -257,6 +275,13 @@ func (f *File) Writable() bool {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	return f.writable
+}
+
+// Readable reports whether the file's descriptor allows reading.
+func (f *File) Readable() bool {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.readable
 }
 
 // Stat is fstat(2) of the backing file. Before that, the time of the last

@@ -67,17 +67,12 @@ func fillsHoles(fd int) bool {
 	return st.Type == unix.TMPFS_MAGIC || st.Type == unix.RAMFS_MAGIC
 }
 
-// resident reports whether every page of mapped memory is in the page cache
-// (mincore(2)). mem must begin at a page boundary and have no more than
-// maxResident pages.
+// resident reports whether every page of mapped memory is in the page cache. mem
+// must begin at a page boundary and have no more than maxResident pages.
 func resident(mem []byte) bool {
 	var vec [maxResident]byte
 	pages := (len(mem) + int(PageSize) - 1) / int(PageSize)
-	if pages == 0 || pages > len(vec) {
-		return false
-	}
-	_, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(unsafe.SliceData(mem))), uintptr(len(mem)), uintptr(unsafe.Pointer(&vec[0])))
-	if errno != 0 {
+	if pages == 0 || pages > len(vec) || mincore(mem, vec[:pages]) != nil {
 		return false
 	}
 	for _, v := range vec[:pages] {
@@ -91,6 +86,19 @@ func resident(mem []byte) bool {
 // maxResident is the most pages that resident looks at: those of the largest
 // request and one more, for a request that is not aligned.
 const maxResident = 33
+
+// mincore asks which pages of mem, which begins at a page boundary, are in the
+// page cache: the lowest bit of a byte of vec for each.
+func mincore(mem, vec []byte) error {
+	_, _, errno := unix.Syscall(unix.SYS_MINCORE, addressOf(mem), uintptr(len(mem)), uintptr(unsafe.Pointer(unsafe.SliceData(vec))))
+	if errno != 0 {
+		return os.NewSyscallError("mincore", errno)
+	}
+	return nil
+}
+
+// sliceOf returns memory outside the Go heap as a slice.
+func sliceOf(p unsafe.Pointer, length int64) []byte { return unsafe.Slice((*byte)(p), length) }
 
 // ignoringEINTR repeats call while a signal interrupts it: the Go runtime
 // preempts goroutines with signals, and filesystems differ in what they let a
@@ -108,7 +116,7 @@ func mmap(fd int, length int64, prot, flags int) ([]byte, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("mmap", err)
 	}
-	return unsafe.Slice((*byte)(p), length), nil
+	return sliceOf(p, length), nil
 }
 
 func munmap(mem []byte) error {

@@ -285,11 +285,49 @@ func (t *Table) Forget(id ID) {
 	f.discard()
 }
 
-// Idle reports whether any file is kept though nobody uses it.
-func (t *Table) Idle() bool {
+// Find returns the file with the given identity and a new reference to it, idle
+// or not, or nil if the table does not have it. [File.Unref] gives it back.
+func (t *Table) Find(id ID) *File {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.idle.Len() > 0
+	f := t.files[id]
+	if f != nil {
+		t.refLocked(f)
+	}
+	return f
+}
+
+// Unref gives back a reference that [Table.Find] or [Table.Files] returned. Looking
+// at a file is no use of it: how long it stays mapped does not change.
+func (f *File) Unref() { f.table.release(f) }
+
+// Count returns how many files the table has.
+func (t *Table) Count() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.files)
+}
+
+// UnsyncedBytes returns how many bytes of all files a power cut now would take.
+func (t *Table) UnsyncedBytes() int64 {
+	var total int64
+	for _, f := range t.Files() {
+		total += f.UnsyncedBytes()
+		f.Unref()
+	}
+	return total
+}
+
+// Files returns every file the table has, each with a new reference.
+func (t *Table) Files() []*File {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	files := make([]*File, 0, len(t.files))
+	for _, f := range t.files {
+		t.refLocked(f)
+		files = append(files, f)
+	}
+	return files
 }
 
 // janitor gives up idle files that are old or have no name any more. It sleeps
@@ -418,15 +456,8 @@ func (t *Table) Mappings() (count, length int64) {
 // SyncAll writes back every file that has unsynced bytes, and goes on after an
 // error. It returns the errors of all.
 func (t *Table) SyncAll() error {
-	t.mu.Lock()
-	files := make([]*File, 0, len(t.files))
-	for _, f := range t.files {
-		t.refLocked(f)
-		files = append(files, f)
-	}
-	t.mu.Unlock()
 	var errs []error
-	for _, f := range files {
+	for _, f := range t.Files() {
 		if f.UnsyncedPages() > 0 || f.mtime.Load() != 0 {
 			seen := f.Failures()
 			if err := f.Sync(&seen, false); err != nil {

@@ -23,6 +23,10 @@ const optionsHelp = `Options for -o, with their defaults:
                             before they reach the mapping (nowriteback)
   max_mappings=N            files mapped at a time (as the kernel's limit allows)
   fsname=NAME               the mount's source as mount(8) shows it (BACKING)
+  control=NAME              the control tree's name in the mount (.mapfs);
+                            control=none makes none
+  xattr_stats               list the attributes user.mapfs.* of every file too;
+                            they can be read without (noxattr_stats)
   nonempty                  mount on a directory that has entries
   suid, dev                 obey set-id bits and device nodes; root only (nosuid,nodev)
   noexec, noatime           run no programs, keep access times; root only
@@ -74,6 +78,15 @@ var mountOptions = []mountOption{
 		return nil
 	}},
 	{name: "fsname", value: needsValue, set: func(o *fs.Options, v string) error { o.FSName = v; return nil }},
+	{name: "control", value: needsValue, set: func(o *fs.Options, v string) error {
+		if v == "." || v == ".." || strings.ContainsAny(v, "/\x00") || len(v) > maxName {
+			return errors.New("not a name for a directory")
+		}
+		o.Control = v
+		return nil
+	}},
+	{name: "xattr_stats", set: func(o *fs.Options, _ string) error { o.XattrStats = true; return nil }},
+	{name: "noxattr_stats", set: func(o *fs.Options, _ string) error { o.XattrStats = false; return nil }},
 	{name: "nonempty", set: func(o *fs.Options, _ string) error { o.NonEmpty = true; return nil }},
 
 	{name: "suid", set: func(o *fs.Options, _ string) error { o.SUID = true; return nil }},
@@ -105,6 +118,9 @@ var mountOptions = []mountOption{
 func ignoredPrefix(name string) bool {
 	return strings.HasPrefix(name, "x-") || strings.HasPrefix(name, "X-")
 }
+
+// maxName is NAME_MAX of Linux, in bytes.
+const maxName = 255
 
 // defaultOptions is a mount without any -o.
 func defaultOptions() fs.Options {

@@ -29,6 +29,11 @@ type system struct {
 	findDaemon  func(mountpoint string) (server, error)
 	mountpoints func() ([]string, error)
 
+	// controlName tells the name of a mount's control tree; command writes to
+	// a ctl in it and returns the answer.
+	controlName func(mountpoint string) (string, error)
+	command     func(ctl, text string) (answer string, err error)
+
 	// spawn starts the daemon with these arguments and returns when the mount
 	// is ready; look then asks the mount for an answer.
 	spawn func(args []string) error
@@ -54,6 +59,8 @@ func realSystem() system {
 			return d, nil
 		},
 		mountpoints: fs.Mountpoints,
+		controlName: realControlName,
+		command:     realCommand,
 		spawn:       spawnDaemon,
 		look: func(mountpoint string) error {
 			_, err := os.Stat(mountpoint)

@@ -1,0 +1,310 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+)
+
+// The viewers (status, maps, events, pages, msync, ctl, watch) know a mount by
+// its control tree alone, as any shell script could. What the files in the tree
+// hold is described in mapfs-control(5).
+
+// answerLimit is how long a mount may take for one answer. That of a daemon
+// that is stuck never comes.
+const answerLimit = 10 * time.Second
+
+// targetKind is what a viewer is asked about.
+type targetKind int
+
+const (
+	targetMount   targetKind = iota // a mount point or a directory in it
+	targetFile                      // a regular file
+	targetMapping                   // a directory in .mapfs/mappings
+)
+
+// target is where the control tree tells of a path.
+type target struct {
+	kind       targetKind
+	mountpoint string
+	control    string // the control tree's root
+	// dir is the directory with the status, the pages and the ctl of what was
+	// asked for: control itself for a mount.
+	dir string
+	// name is the path in the mount of a targetFile, as events have it, or the
+	// name of a targetMapping.
+	name string
+}
+
+// errNoMapfs is for paths that lie on other filesystems.
+var errNoMapfs = errors.New("is on no mapfs mount")
+
+// findTarget finds the control tree of the mount that path is in.
+func findTarget(sys system, path string) (target, error) {
+	// The kernel's list of mounts needs no answer from any mount.
+	mountpoints, err := sys.mountpoints()
+	if err != nil {
+		return target{}, err
+	}
+	return within(answerLimit, path, func() (target, error) {
+		return locate(sys, mountpoints, path)
+	})
+}
+
+// locate is findTarget without its limit of time.
+func locate(sys system, mountpoints []string, path string) (target, error) {
+	absolute, err := absolutePath(path)
+	if err != nil {
+		return target{}, explainLookup(path, err)
+	}
+	resolved, err := filepath.EvalSymlinks(absolute)
+	if err != nil {
+		return target{}, explainLookup(path, err)
+	}
+	mountpoint, inside, found := longestPrefix(mountpoints, resolved)
+	if !found {
+		return target{}, fmt.Errorf("%s %w", path, errNoMapfs)
+	}
+	info, err := os.Stat(resolved)
+	if err != nil {
+		return target{}, explainLookup(path, err)
+	}
+	if same, err := sameFilesystem(info, mountpoint); err != nil {
+		return target{}, explainLookup(path, err)
+	} else if !same {
+		// Something else is mounted in the mapfs, and path is in that.
+		return target{}, fmt.Errorf("%s %w", path, errNoMapfs)
+	}
+	name, err := sys.controlName(mountpoint)
+	switch {
+	case errors.Is(err, errNoMapfs):
+		return target{}, fmt.Errorf("%s %w", path, errNoMapfs)
+	case errors.Is(err, syscall.ENODATA), errors.Is(err, syscall.EOPNOTSUPP):
+		return target{}, fmt.Errorf("%s: the mount on %s has no control tree (-o control=none)", path, mountpoint)
+	case err != nil:
+		return target{}, explainLookup(path, err)
+	}
+	t := target{mountpoint: mountpoint, control: filepath.Join(mountpoint, name)}
+	first, rest, _ := strings.Cut(inside, "/")
+	switch {
+	case first == name:
+		t.locateControl(rest)
+	case info.IsDir():
+		t.kind, t.dir = targetMount, t.control
+	case info.Mode().IsRegular():
+		t.locateFile(inside)
+	default:
+		return target{}, fmt.Errorf("%s is neither a regular file nor a directory", path)
+	}
+	return t, nil
+}
+
+// locateControl takes a path inside the control tree for what it tells of: all
+// in files/PATH is about the file PATH.
+func (t *target) locateControl(inside string) {
+	first, rest, _ := strings.Cut(inside, "/")
+	switch first {
+	case "mappings":
+		if name, _, _ := strings.Cut(rest, "/"); name != "" {
+			t.kind, t.name, t.dir = targetMapping, name, filepath.Join(t.control, first, name)
+			return
+		}
+	case "files":
+		// A directory of BACKING can hold a file named "ctl" too; that has a
+		// directory in the tree, so a regular ctl marks a file's directory.
+		for name := rest; name != "" && name != "."; name = filepath.Dir(name) {
+			if info, err := os.Lstat(filepath.Join(t.control, first, name, "ctl")); err == nil && info.Mode().IsRegular() {
+				t.locateFile(name)
+				return
+			}
+		}
+	}
+	t.kind, t.dir = targetMount, t.control
+}
+
+func (t *target) locateFile(name string) {
+	t.kind, t.name, t.dir = targetFile, name, filepath.Join(t.control, "files", name)
+}
+
+// path is the path of one of the target's files in the control tree.
+func (t target) path(name string) string { return filepath.Join(t.dir, name) }
+
+// longestPrefix returns the mount point that path is in, of nested ones the
+// inner, and the rest of path.
+func longestPrefix(mountpoints []string, path string) (mountpoint, inside string, found bool) {
+	for _, m := range mountpoints {
+		rest, ok := strings.CutPrefix(path, m)
+		if ok && (rest == "" || rest[0] == '/' || m == "/") && (!found || len(m) > len(mountpoint)) {
+			mountpoint, inside, found = m, strings.TrimPrefix(rest, "/"), true
+		}
+	}
+	return mountpoint, inside, found
+}
+
+func sameFilesystem(info os.FileInfo, mountpoint string) (bool, error) {
+	root, err := os.Stat(mountpoint)
+	if err != nil {
+		return false, err
+	}
+	a, aOK := info.Sys().(*syscall.Stat_t)
+	b, bOK := root.Sys().(*syscall.Stat_t)
+	return aOK && bOK && a.Dev == b.Dev, nil
+}
+
+// explainLookup says why path cannot be looked at.
+func explainLookup(path string, err error) error {
+	var errno syscall.Errno
+	switch {
+	case errors.Is(err, syscall.ENOTCONN):
+		return fmt.Errorf("%s: the mount is dead, its daemon has ended; clear it away with 'mapfs umount MOUNTPOINT'", path)
+	case errors.As(err, &errno):
+		// The path in err can be one that the user never wrote.
+		return fmt.Errorf("%s: %w", path, errno)
+	}
+	return fmt.Errorf("%s: %w", path, err)
+}
+
+// within returns what f returns, or an error if that takes longer than limit. A
+// process cannot take back a system call that waits for a stuck daemon; f is
+// left behind, to end with the process.
+func within[T any](limit time.Duration, what string, f func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		value, err := f()
+		done <- result{value, err}
+	}()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-timer.C:
+		var none T
+		return none, fmt.Errorf("no answer from the mount in %v, its daemon is stuck or very busy: %s", limit, what)
+	}
+}
+
+// controlFile is a file of the control tree, open for reading. No call takes
+// longer than answerLimit.
+type controlFile struct {
+	file io.ReadCloser
+	path string
+}
+
+func openControl(path string) (*controlFile, error) {
+	file, err := within(answerLimit, path, func() (*os.File, error) { return os.Open(path) })
+	if err != nil {
+		return nil, err
+	}
+	return &controlFile{file, path}, nil
+}
+
+func (c *controlFile) Read(p []byte) (int, error) {
+	return within(answerLimit, c.path, func() (int, error) { return c.file.Read(p) })
+}
+
+func (c *controlFile) Close() error { return c.file.Close() }
+
+// readControl reads one of the small files of the control tree.
+func readControl(path string) (string, error) {
+	c, err := openControl(path)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	text, err := io.ReadAll(c)
+	return string(text), err
+}
+
+// findFile is findTarget for the viewers of regular files.
+func findFile(sys system, path string) (target, error) {
+	t, err := findTarget(sys, path)
+	if err == nil && t.kind == targetMount {
+		return target{}, fmt.Errorf("%s is a directory; name a regular file", path)
+	}
+	return t, err
+}
+
+// optionalPath is for the viewers of a mount: PATH, or the working directory.
+func optionalPath(_ *cobra.Command, args []string) error {
+	if len(args) > 1 {
+		return usagef("unexpected argument %q after PATH", args[1])
+	}
+	return notEmpty("PATH", args)
+}
+
+// oneFile is for the viewers of a file.
+func oneFile(_ *cobra.Command, args []string) error {
+	switch {
+	case len(args) == 0:
+		return usagef("name a FILE in a mapfs mount")
+	case len(args) > 1:
+		return usagef("unexpected argument %q after FILE", args[1])
+	}
+	return notEmpty("FILE", args)
+}
+
+func notEmpty(what string, args []string) error {
+	if len(args) > 0 && args[0] == "" {
+		return usagef("%s must not be empty", what)
+	}
+	return nil
+}
+
+// pathOrHere is the argument that optionalPath lets through.
+func pathOrHere(args []string) string {
+	if len(args) == 0 {
+		return "."
+	}
+	return args[0]
+}
+
+// completeOnePath leaves the one PATH or FILE to the shell.
+func completeOnePath(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return nil, cobra.ShellCompDirectiveDefault
+}
+
+// viewers are the commands that read and write control trees.
+func viewers(sys system) []*cobra.Command {
+	return []*cobra.Command{
+		newStatusCommand(sys), newMapsCommand(sys), newEventsCommand(sys), newPagesCommand(sys),
+		newWatchCommand(sys), newMsyncCommand(sys), newCtlCommand(sys),
+	}
+}
+
+// controlAttr is the extended attribute that names the control tree of a mount.
+const controlAttr = "user.mapfs.control"
+
+// realControlName asks a mount for the name of its control tree. ENODATA says
+// that it has none.
+func realControlName(mountpoint string) (string, error) {
+	// Something else can be mounted over a mapfs.
+	var st unix.Statfs_t
+	if err := unix.Statfs(mountpoint, &st); err != nil {
+		return "", err
+	}
+	if st.Type != unix.FUSE_SUPER_MAGIC {
+		return "", errNoMapfs
+	}
+	name := make([]byte, unix.NAME_MAX)
+	n, err := unix.Getxattr(mountpoint, controlAttr, name)
+	if err != nil {
+		return "", err
+	}
+	return string(name[:n]), nil
+}

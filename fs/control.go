@@ -1,0 +1,562 @@
+package fs
+
+import (
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"bazil.org/fuse"
+	"golang.org/x/sys/unix"
+
+	"mapfs/mapping"
+)
+
+// defaultControl is the name of the control tree unless Options say otherwise;
+// noControl is the name that means none.
+const (
+	defaultControl = ".mapfs"
+	noControl      = "none"
+)
+
+// controlBit marks the numbers of the control tree's nodes, so that a request is
+// known to be for the tree before any table is asked.
+const controlBit fuse.NodeID = 1 << 62
+
+// controlKind says what a node of the control tree is.
+type controlKind uint8
+
+const (
+	controlRoot     controlKind = iota // the tree itself
+	controlMirror                      // files, and each directory below it
+	controlFile                        // the directory of one regular file
+	controlMappings                    // mappings
+	firstLeaf                          // what follows are files
+	rootStatus      = firstLeaf + iota - 5
+	rootMaps
+	rootEvents
+	rootMetrics
+	rootCtl
+	fileStatus
+	filePages
+	fileMap
+	fileMemory
+	fileBacking
+	fileUnsynced
+	fileCtl
+)
+
+// controlNames are the entries of each kind of directory but the mirror.
+var controlNames = map[controlKind][]struct {
+	name string
+	kind controlKind
+}{
+	controlRoot: {
+		{"status", rootStatus}, {"maps", rootMaps}, {"events", rootEvents}, {"metrics", rootMetrics},
+		{"ctl", rootCtl}, {"files", controlMirror},
+	},
+	controlFile: {
+		{"status", fileStatus}, {"pages", filePages}, {"map", fileMap}, {"memory", fileMemory},
+		{"backing", fileBacking}, {"unsynced", fileUnsynced}, {"ctl", fileCtl},
+	},
+}
+
+// isDir reports whether nodes of the kind are directories.
+func (k controlKind) isDir() bool { return k < rootStatus }
+
+// mode returns the permissions of nodes of the kind.
+func (k controlKind) mode() uint32 {
+	switch {
+	case k.isDir():
+		return unix.S_IFDIR | 0o555
+	case k == rootCtl || k == fileCtl || k == fileMemory:
+		return unix.S_IFREG | 0o600
+	}
+	return unix.S_IFREG | 0o444
+}
+
+// controlKey is what a node of the control tree is about: its kind, and the
+// directory or file of the mount for those below files.
+type controlKey struct {
+	kind   controlKind
+	target *node
+}
+
+// controlNode is a node of the control tree. While it lives it keeps its target
+// known, as a lookup by the kernel would.
+type controlNode struct {
+	controlKey
+	id      fuse.NodeID
+	lookups uint64 // guarded by the table
+}
+
+// controlTree holds the nodes of the control tree.
+type controlTree struct {
+	name    string // of the tree in the mount's root; "" if there is none
+	since   time.Time
+	kernel  *mapping.KernelSources
+	events  *eventLog
+	metrics *metrics
+	waiters waiters
+
+	mu    sync.Mutex
+	byID  map[fuse.NodeID]*controlNode
+	byKey map[controlKey]*controlNode
+	next  fuse.NodeID
+}
+
+// init makes an empty tree with the name that Options give.
+func (t *controlTree) init(name string) {
+	switch name {
+	case "":
+		t.name = defaultControl
+	case noControl:
+	default:
+		t.name = name
+	}
+	t.since = time.Now()
+	t.byID = make(map[fuse.NodeID]*controlNode)
+	t.byKey = make(map[controlKey]*controlNode)
+	t.next = controlBit
+	t.events = newEventLog()
+}
+
+// get returns the node with the given number, or nil.
+func (t *controlTree) get(id fuse.NodeID) *controlNode {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.byID[id]
+}
+
+// lookControl returns the node for key and counts a lookup. Of a target the tree keeps
+// one lookup for each node; held says that the caller has counted one, which
+// this takes over or gives back.
+func (s *Session) lookControl(key controlKey, held bool) *controlNode {
+	t := &s.control
+	t.mu.Lock()
+	n := t.byKey[key]
+	fresh := n == nil
+	if fresh {
+		n = &controlNode{controlKey: key, id: t.next}
+		t.next++
+		t.byKey[key] = n
+		t.byID[n.id] = n
+	}
+	n.lookups++
+	t.mu.Unlock()
+	switch {
+	case fresh && !held && key.target != nil:
+		s.nodes.hold(key.target)
+	case !fresh && held:
+		s.forget(key.target.id, 1)
+	}
+	return n
+}
+
+// forgetControl takes count lookups of a node back.
+func (s *Session) forgetControl(id fuse.NodeID, count uint64) {
+	t := &s.control
+	t.mu.Lock()
+	n := t.byID[id]
+	if n == nil {
+		t.mu.Unlock()
+		return
+	}
+	n.lookups -= min(count, n.lookups)
+	gone := n.lookups == 0
+	if gone {
+		delete(t.byID, n.id)
+		delete(t.byKey, n.controlKey)
+	}
+	t.mu.Unlock()
+	if gone && n.target != nil {
+		s.forget(n.target.id, 1)
+	}
+}
+
+// inode returns the number to show for a node: that of its target, moved to
+// where no filesystem's own numbers are.
+func (n *controlNode) inode(s *Session) uint64 {
+	ino := uint64(1)<<63 | uint64(n.kind)<<56
+	if n.target != nil {
+		ino |= s.devices.inode(n.target.key) & (1<<56 - 1)
+	}
+	return ino
+}
+
+// controlAttr fills a with the attributes of a node. Directories below files have
+// the permissions of what they mirror, so the kernel lets nobody in who may not
+// go there in the mount itself.
+func (s *Session) controlAttr(n *controlNode, a *attr) error {
+	now := unix.NsecToTimespec(s.control.since.UnixNano())
+	st := unix.Stat_t{Mode: n.kind.mode(), Nlink: 1, Uid: s.uid, Gid: s.gid, Blksize: mapping.PageSize, Atim: now, Mtim: now, Ctim: now}
+	if n.target != nil {
+		var target unix.Stat_t
+		if err := s.stat(n.target, &target); err != nil {
+			return err
+		}
+		st.Atim, st.Mtim, st.Ctim = target.Atim, target.Mtim, target.Ctim
+		switch n.kind {
+		case controlMirror:
+			st.Mode = target.Mode &^ 0o222
+			st.Uid, st.Gid = target.Uid, target.Gid
+		case fileMemory:
+			st.Size, _ = mapping.PageUp(target.Size)
+		case fileBacking:
+			st.Size = target.Size
+		}
+	}
+	if n.kind.isDir() {
+		st.Nlink = 2
+	}
+	if n.kind == rootEvents {
+		st.Size = s.control.events.size()
+	}
+	a.set(&st, n.inode(s))
+	return nil
+}
+
+// control handles a request for a node of the control tree.
+func (w *worker) control(request fuse.Request) error {
+	n := w.s.control.get(request.Hdr().Node)
+	if n == nil {
+		return syscall.ESTALE
+	}
+	switch r := request.(type) {
+	case *fuse.LookupRequest:
+		return w.controlLookup(n, r.Name)
+	case *fuse.GetattrRequest:
+		return w.controlGetattr(n)
+	case *fuse.SetattrRequest:
+		// The shell's > truncates what it opens. There is nothing to cut.
+		if r.Valid&^(fuse.SetattrSize|fuse.SetattrHandle|fuse.SetattrLockOwner|fuse.SetattrMtime|fuse.SetattrMtimeNow|fuse.SetattrCTime|fuse.SetattrKillSUIDGID) != 0 {
+			return syscall.EPERM
+		}
+		return w.controlGetattr(n)
+	case *fuse.OpenRequest:
+		return w.controlOpen(n, r)
+	case *fuse.ReadRequest:
+		return w.controlRead(r)
+	case *fuse.WriteRequest:
+		return w.controlWrite(r)
+	case *fuse.PollRequest:
+		return w.controlPoll(r)
+	case *fuse.ReleaseRequest:
+		h := w.s.handles.remove(r.Handle)
+		if h != nil && h.dir != nil {
+			unix.Close(h.dir.fd)
+		}
+		return w.ok()
+	case *fuse.FlushRequest, *fuse.FsyncRequest, *fuse.AccessRequest:
+		return w.ok()
+	case *fuse.StatfsRequest:
+		return w.statfs(&fuse.StatfsRequest{Header: fuse.Header{Node: fuse.RootID}})
+	case *fuse.GetxattrRequest:
+		return w.ownXattr(r.Name, r.Size, nil)
+	case *fuse.ListxattrRequest:
+		if r.Size == 0 {
+			out := xattrOut{}
+			return w.send(bytesOf(&out))
+		}
+		return w.ok()
+	case *fuse.CreateRequest, *fuse.MkdirRequest, *fuse.MknodRequest, *fuse.SymlinkRequest, *fuse.LinkRequest,
+		*fuse.RemoveRequest, *fuse.RenameRequest, *fuse.SetxattrRequest, *fuse.RemovexattrRequest, *fuse.FAllocateRequest:
+		return syscall.EPERM
+	}
+	return syscall.ENOSYS
+}
+
+// controlLookup answers what a name in a directory of the control tree is.
+func (w *worker) controlLookup(n *controlNode, name string) error {
+	s := w.s
+	if n.kind == controlMirror {
+		target, err := s.lookTarget(n.target, name)
+		if err != nil {
+			return err
+		}
+		kind := controlFile
+		if target.kind == unix.S_IFDIR {
+			kind = controlMirror
+		}
+		return w.sendControl(s.lookControl(controlKey{kind, target}, true))
+	}
+	for _, e := range controlNames[n.kind] {
+		if e.name == name {
+			key := controlKey{e.kind, n.target}
+			if e.kind == controlMirror {
+				key.target = s.nodes.get(fuse.RootID)
+			}
+			return w.sendControl(s.lookControl(key, false))
+		}
+	}
+	return syscall.ENOENT
+}
+
+// lookTarget finds what a name in a directory of the mount is, for its mirror,
+// and counts a lookup. Only directories and regular files are mirrored.
+func (s *Session) lookTarget(dir *node, name string) (*node, error) {
+	p, err := s.entry(dir.id, name)
+	if err != nil {
+		return nil, err
+	}
+	defer s.leave(p)
+	var st unix.Stat_t
+	if err := unix.Fstatat(p.dir.fd, p.name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return nil, err
+	}
+	if kind := st.Mode & unix.S_IFMT; kind != unix.S_IFDIR && kind != modeRegular {
+		return nil, syscall.ENOENT
+	}
+	return s.nodes.look(&st, link{dir.id, name}), nil
+}
+
+// sendControl answers with a node of the control tree. Nothing of it is kept by
+// the kernel: what it tells changes at any time.
+func (w *worker) sendControl(n *controlNode) error {
+	out := entryOut{Nodeid: uint64(n.id)}
+	if err := w.s.controlAttr(n, &out.Attr); err != nil {
+		w.s.forgetControl(n.id, 1)
+		return err
+	}
+	return w.send(bytesOf(&out))
+}
+
+func (w *worker) controlGetattr(n *controlNode) error {
+	var out attrOut
+	if err := w.s.controlAttr(n, &out.Attr); err != nil {
+		return err
+	}
+	return w.send(bytesOf(&out))
+}
+
+// controlHandle is an open file of the control tree.
+type controlHandle interface {
+	// read returns bytes from off on, at most size.
+	read(w *worker, off int64, size int) ([]byte, error)
+	// write takes the bytes of one write(2).
+	write(w *worker, p []byte) error
+}
+
+// controlOpen opens a file or a directory of the control tree.
+func (w *worker) controlOpen(n *controlNode, r *fuse.OpenRequest) error {
+	if n.kind == controlMirror {
+		return w.openMirror(n)
+	}
+	// Events name every file, so they are for who may see every file.
+	if !w.s.mayRead(&r.Header, n.target) || n.kind == rootEvents && r.Uid != 0 && r.Uid != w.s.uid {
+		return syscall.EACCES
+	}
+	h := &handle{control: w.s.openControl(n, r)}
+	if h.control == nil {
+		return syscall.ENXIO
+	}
+	out := openOut{Fh: uint64(w.s.handles.add(h)), OpenFlags: uint32(fuse.OpenDirectIO)}
+	return w.send(bytesOf(&out))
+}
+
+// openControl makes the handle of a node.
+func (s *Session) openControl(n *controlNode, r *fuse.OpenRequest) controlHandle {
+	switch n.kind {
+	case rootStatus:
+		return s.snapshot(s.writeStatus)
+	case rootMaps:
+		return s.snapshot(func(b *strings.Builder) error { return s.writeMaps(b, &r.Header) })
+	case rootEvents:
+		return s.control.events.open(r)
+	case rootMetrics:
+		return s.snapshot(s.control.metrics.write)
+	case rootCtl, fileCtl:
+		return &ctlHandle{target: n.target}
+	case fileStatus:
+		return s.snapshot(func(b *strings.Builder) error { return s.writeFileStatus(b, n.target) })
+	case filePages:
+		return newPagesHandle(s, n.target, new(pagesText))
+	case fileMap:
+		return newPagesHandle(s, n.target, new(mapText))
+	case fileUnsynced:
+		return s.snapshot(func(b *strings.Builder) error { return s.writeUnsynced(b, n.target) })
+	case fileMemory:
+		return &memoryHandle{target: n.target}
+	case fileBacking:
+		return &backingHandle{target: n.target}
+	case controlRoot, controlFile:
+		return &controlDir{entries: controlNames[n.kind], node: n}
+	}
+	return nil
+}
+
+// openMirror opens a directory below files: the directory of the mount, of which
+// readdir then shows directories only.
+func (w *worker) openMirror(n *controlNode) error {
+	d, err := w.s.dir(n.target)
+	if err != nil {
+		return err
+	}
+	defer w.s.dirs.put(d)
+	fd, err := unix.Openat(d.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	h := &handle{dir: &dirHandle{fd: fd, dev: n.target.key.Dev, mirror: true}}
+	out := openOut{Fh: uint64(w.s.handles.add(h))}
+	return w.send(bytesOf(&out))
+}
+
+func (w *worker) controlRead(r *fuse.ReadRequest) error {
+	h := w.s.handles.get(r.Handle)
+	switch {
+	case h == nil:
+		return syscall.EBADF
+	case h.dir != nil:
+		return w.readdir(r)
+	}
+	out, err := h.control.read(w, r.Offset, r.Size)
+	if err != nil {
+		return err
+	}
+	return w.send(out)
+}
+
+func (w *worker) controlWrite(r *fuse.WriteRequest) error {
+	h := w.s.handles.get(r.Handle)
+	if h == nil || h.control == nil {
+		return syscall.EBADF
+	}
+	if err := h.control.write(w, r.Data); err != nil {
+		return err
+	}
+	out := writeOut{Size: uint32(len(r.Data))}
+	return w.send(bytesOf(&out))
+}
+
+// controlDir is an open directory of the control tree whose entries are fixed.
+type controlDir struct {
+	node    *controlNode
+	entries []struct {
+		name string
+		kind controlKind
+	}
+}
+
+func (d *controlDir) read(w *worker, off int64, size int) ([]byte, error) {
+	names := []string{".", ".."}
+	kinds := []controlKind{d.node.kind, controlRoot}
+	for _, e := range d.entries {
+		names, kinds = append(names, e.name), append(kinds, e.kind)
+	}
+	var out []byte
+	for i := int(max(off, 0)); i < len(names); i++ {
+		entry := controlNode{controlKey: controlKey{kinds[i], d.node.target}}
+		next := appendDirent(out, &direntHeader{Ino: entry.inode(w.s), Off: uint64(i + 1), Type: kinds[i].mode() >> 12}, []byte(names[i]))
+		if len(next) > size {
+			break
+		}
+		out = next
+	}
+	return out, nil
+}
+
+func (d *controlDir) write(*worker, []byte) error { return syscall.EISDIR }
+
+// readOnly is a controlHandle's refusal of writes.
+type readOnly struct{}
+
+func (readOnly) write(*worker, []byte) error { return syscall.EBADF }
+
+// snapshot is an open file whose text was made when it was opened.
+type snapshot struct {
+	readOnly
+	text string
+	err  error
+}
+
+// snapshot makes the text of a file of the control tree.
+func (s *Session) snapshot(write func(*strings.Builder) error) controlHandle {
+	var b strings.Builder
+	err := write(&b)
+	return &snapshot{text: b.String(), err: err}
+}
+
+func (s *snapshot) read(_ *worker, off int64, size int) ([]byte, error) {
+	if s.err != nil {
+		return nil, s.err
+	}
+	if off < 0 || off >= int64(len(s.text)) {
+		return nil, nil
+	}
+	return []byte(s.text[off:min(off+int64(size), int64(len(s.text)))]), nil
+}
+
+// memoryHandle is an open memory file: the mapping itself.
+type memoryHandle struct {
+	readOnly
+	target *node
+}
+
+func (h *memoryHandle) read(w *worker, off int64, size int) ([]byte, error) {
+	f, err := w.s.acquire(h.target, accessRead)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Release(true)
+	p := make([]byte, size)
+	n, err := f.ReadMemory(p, off)
+	return p[:n], err
+}
+
+// backingHandle is an open backing file: what read(2) of the file below gives.
+type backingHandle struct {
+	readOnly
+	target *node
+}
+
+func (h *backingHandle) read(w *worker, off int64, size int) ([]byte, error) {
+	p := make([]byte, size)
+	var n int
+	err := w.s.withBacking(h.target, func(fd int) (err error) {
+		n, err = unix.Pread(fd, p, off)
+		return err
+	})
+	return p[:max(n, 0)], err
+}
+
+// withBacking calls fn with a descriptor of a regular file, without mapping the
+// file or making it known to the engine.
+func (s *Session) withBacking(n *node, fn func(fd int) error) error {
+	if f := s.files.Find(n.key); f != nil {
+		defer f.Unref()
+		if f.Readable() {
+			return f.WithDescriptor(fn)
+		}
+	}
+	var st unix.Stat_t
+	fd, err := s.openNode(n, &st)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	readable, err := unix.Open(procPath(fd), unix.O_RDONLY|unix.O_NOATIME|unix.O_CLOEXEC, 0)
+	if err == syscall.EPERM {
+		readable, err = unix.Open(procPath(fd), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(readable)
+	return fn(readable)
+}
+
+// mayRead reports whether the client that sent a request may read the file that
+// a part of the control tree is about. The kernel has checked the directories
+// above, which show the permissions of the mount's; the file's own are checked
+// here, because what the tree has about it is readable by its mode.
+func (s *Session) mayRead(h *fuse.Header, target *node) bool {
+	if h.Uid == 0 || h.Uid == s.uid || target == nil || target.kind != modeRegular {
+		return true
+	}
+	var st unix.Stat_t
+	if s.stat(target, &st) != nil {
+		return false
+	}
+	return allowed(h, &st, 4)
+}

@@ -1,0 +1,429 @@
+package fs
+
+import (
+	"fmt"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+	"unicode/utf8"
+
+	"bazil.org/fuse"
+	"golang.org/x/sys/unix"
+
+	"mapfs/mapping"
+)
+
+// eventRing is how many events are kept for readers that come later or are slow.
+const eventRing = 4096
+
+// eventText is how many bytes of rendered events are kept.
+const eventText = 1 << 20
+
+// eventLog is what the events file shows. The data path only puts an event into
+// the ring; it never waits for a reader. Text is made of the events when
+// somebody looks.
+type eventLog struct {
+	ringMu sync.Mutex
+	ring   [eventRing]loggedEvent
+	count  uint64 // events so far; the newest is ring[(count-1)%eventRing]
+
+	// wanted says that a reader waits for the next event.
+	wanted bool
+	wake   chan struct{} // closed when there is one
+
+	// textMu guards the text. It is taken before ringMu.
+	textMu   sync.Mutex
+	rendered uint64 // events that are in the text, or lost
+	text     []byte // the newest text
+	base     int64  // where it begins, counted from the first byte ever
+}
+
+// loggedEvent is an event and when it happened.
+type loggedEvent struct {
+	at time.Time
+	mapping.Event
+}
+
+func newEventLog() *eventLog { return &eventLog{wake: make(chan struct{})} }
+
+// Observe is [mapping.Observer]'s.
+func (l *eventLog) Observe(e mapping.Event) {
+	now := time.Now()
+	l.ringMu.Lock()
+	slot := &l.ring[l.count%eventRing]
+	slot.at, slot.Event = now, e
+	l.count++
+	if l.wanted {
+		l.wanted = false
+		close(l.wake)
+		l.wake = make(chan struct{})
+	}
+	l.ringMu.Unlock()
+}
+
+// waitFor returns a channel that is closed with the first event after the first
+// seen ones, or nil if there is one already.
+func (l *eventLog) waitFor(seen uint64) <-chan struct{} {
+	l.ringMu.Lock()
+	defer l.ringMu.Unlock()
+	if l.count > seen {
+		return nil
+	}
+	l.wanted = true
+	return l.wake
+}
+
+// renderLocked turns the events that happened since into text. l.textMu must be held.
+func (l *eventLog) renderLocked() {
+	var batch [64]loggedEvent
+	for {
+		l.ringMu.Lock()
+		lost := uint64(0)
+		if l.count-l.rendered > eventRing {
+			lost = l.count - eventRing - l.rendered
+		}
+		first := l.rendered + lost
+		n := min(l.count-first, uint64(len(batch)))
+		for i := range n {
+			batch[i] = l.ring[(first+i)%eventRing]
+		}
+		l.ringMu.Unlock()
+		if lost > 0 {
+			l.text = fmt.Appendf(l.text, "%s %d lost - n=%d\n", eventTime(time.Now()), first, lost)
+		}
+		for i := range n {
+			l.text = appendEvent(l.text, first+i+1, &batch[i])
+		}
+		l.rendered = first + n
+		if n < uint64(len(batch)) {
+			break
+		}
+	}
+	if excess := len(l.text) - eventText; excess > 0 {
+		// At a line's beginning, so that no reader starts inside one.
+		for excess < len(l.text) && l.text[excess-1] != '\n' {
+			excess++
+		}
+		l.base += int64(excess)
+		l.text = append(l.text[:0], l.text[excess:]...)
+	}
+}
+
+// eventTime renders the time of an event.
+func eventTime(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000000Z") }
+
+// appendEvent appends the line of an event.
+func appendEvent(b []byte, seq uint64, e *loggedEvent) []byte {
+	b = e.at.UTC().AppendFormat(b, "2006-01-02T15:04:05.000000Z")
+	b = append(b, ' ')
+	b = strconv.AppendUint(b, seq, 10)
+	b = append(b, ' ')
+	b = append(b, e.Kind.String()...)
+	b = append(b, ' ')
+	if e.Name == "" {
+		b = append(b, '-')
+	} else {
+		b = append(b, quotePath(e.Name)...)
+	}
+	span := func() {
+		b = fmt.Appendf(b, " offset=%d length=%d", e.Off, e.Length)
+	}
+	switch e.Kind {
+	case mapping.EventRead, mapping.EventStore, mapping.EventExtend, mapping.EventZero, mapping.EventInvalidate:
+		span()
+	case mapping.EventWrite:
+		span()
+		b = fmt.Appendf(b, " pid=%d", e.PID)
+	case mapping.EventTruncate:
+		b = fmt.Appendf(b, " from=%d to=%d", e.Off, e.Length)
+	case mapping.EventMap, mapping.EventUnmap:
+		b = fmt.Appendf(b, " addr=%x length=%d", e.Addr, e.Length)
+	case mapping.EventMsync:
+		b = fmt.Appendf(b, " flags=%s", msyncFlags(e.Flags))
+		span()
+		b = fmt.Appendf(b, " pages=%d errno=%s", e.Pages, errnoName(e.Err))
+		if e.Flags&unix.MS_ASYNC != 0 {
+			b = append(b, ` note="MS_ASYNC itself does nothing since Linux 2.6.19; sync_file_range started the write-back"`...)
+		}
+	case mapping.EventFault:
+		b = fmt.Appendf(b, " signal=SIGBUS addr=%x page=%d", e.Addr, e.Off/mapping.PageSize)
+	case mapping.EventOpen:
+		b = fmt.Appendf(b, " flags=%s pid=%d", openFlags(e.Flags), e.PID)
+	case mapping.EventClose:
+		b = fmt.Appendf(b, " flags=%s", openFlags(e.Flags))
+	}
+	return append(b, '\n')
+}
+
+// errnoName names the errno of an error, or 0 for none.
+func errnoName(err error) string {
+	if err == nil {
+		return "0"
+	}
+	errno := errnoOf(err)
+	if name := unix.ErrnoName(errno); name != "" {
+		return name
+	}
+	return strconv.Itoa(int(errno))
+}
+
+// msyncFlags names the flags of msync(2).
+func msyncFlags(flags int) string {
+	return flagNames(flags, []flagName{{unix.MS_SYNC, "sync"}, {unix.MS_ASYNC, "async"}, {unix.MS_INVALIDATE, "invalidate"}})
+}
+
+// openFlags names the access mode and the flags of open(2) that matter here.
+func openFlags(flags int) string {
+	access := [...]string{"rdonly", "wronly", "rdwr", "rdwr"}[flags&unix.O_ACCMODE]
+	more := flagNames(flags, []flagName{
+		{unix.O_APPEND, "append"}, {unix.O_CREAT, "creat"}, {unix.O_EXCL, "excl"}, {unix.O_TRUNC, "trunc"},
+		{unix.O_DIRECT, "direct"}, {unix.O_SYNC &^ unix.O_DSYNC, "sync"}, {unix.O_DSYNC, "dsync"},
+	})
+	if more == "none" {
+		return access
+	}
+	return access + "," + more
+}
+
+// flagName is a bit and what it is called.
+type flagName struct {
+	bit  int
+	name string
+}
+
+// flagNames joins the names of the bits that are set.
+func flagNames(flags int, names []flagName) string {
+	text := ""
+	for _, f := range names {
+		if flags&f.bit != 0 {
+			if text != "" {
+				text += ","
+			}
+			text += f.name
+		}
+	}
+	if text == "" {
+		return "none"
+	}
+	return text
+}
+
+// quotePath returns a path as the control tree shows it: plain where that cannot
+// be misread, else quoted as in Go.
+func quotePath(path string) string {
+	if path == "" || !utf8.ValidString(path) {
+		return strconv.Quote(path)
+	}
+	for _, r := range path {
+		if r == ' ' || r == '"' || r == '\\' || !strconv.IsPrint(r) {
+			return strconv.Quote(path)
+		}
+	}
+	return path
+}
+
+// size returns how many bytes of text there have been, so that tail(1) sees the
+// file grow.
+func (l *eventLog) size() int64 {
+	l.textMu.Lock()
+	defer l.textMu.Unlock()
+	l.renderLocked()
+	return l.base + int64(len(l.text))
+}
+
+// eventsHandle is an open events file.
+type eventsHandle struct {
+	readOnly
+	log      *eventLog
+	nonblock bool
+
+	mu sync.Mutex
+	// at is where in all the text the reader is; expected is the offset it
+	// asks for if it reads on. The two differ for who began after the oldest
+	// text was gone.
+	at, expected int64
+}
+
+// open makes a handle. A reader starts with the oldest text there is.
+func (l *eventLog) open(r *fuse.OpenRequest) controlHandle {
+	return &eventsHandle{log: l, nonblock: r.Flags&fuse.OpenNonblock != 0}
+}
+
+// read returns text from where the reader is, and waits for an event at the end.
+func (h *eventsHandle) read(w *worker, off int64, size int) ([]byte, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if off != h.expected {
+		h.at = off // a seek: counted from the first byte ever
+	}
+	for {
+		out, seen := h.log.take(&h.at, size)
+		if len(out) > 0 {
+			h.expected = off + int64(len(out))
+			return out, nil
+		}
+		if h.nonblock {
+			return nil, syscall.EAGAIN
+		}
+		wake := h.log.waitFor(seen)
+		if wake == nil {
+			continue
+		}
+		if err := w.wait(wake); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// take returns up to size bytes of text from *at on, whole lines if it can, and
+// how many events the text holds. A reader that is too far back is moved to the
+// oldest text and told how much it lost.
+func (l *eventLog) take(at *int64, size int) (out []byte, seen uint64) {
+	l.textMu.Lock()
+	defer l.textMu.Unlock()
+	l.renderLocked()
+	if *at < l.base {
+		*at = l.base
+	}
+	from := int(*at - l.base)
+	if from >= len(l.text) {
+		return nil, l.rendered
+	}
+	out = append(out, l.text[from:min(from+size, len(l.text))]...)
+	*at += int64(len(out))
+	return out, l.rendered
+}
+
+// waiters are the requests that wait for something, so that an interrupt or the
+// end of the session can end the wait.
+type waiters struct {
+	mu      sync.Mutex
+	waiting map[fuse.RequestID]chan struct{}
+	// early are requests that were interrupted before they waited, if ever
+	// they will. Most were simply answered, so they are forgotten in bulk.
+	early  map[fuse.RequestID]bool
+	closed bool
+}
+
+// maxEarly bounds what is remembered of interrupts that found nobody waiting.
+const maxEarly = 1024
+
+// wait waits until done is closed. EINTR says that the client was interrupted or
+// the session ends.
+func (w *worker) wait(done <-chan struct{}) error {
+	v := &w.s.control.waiters
+	id := w.request.ID
+	interrupted := make(chan struct{})
+	v.mu.Lock()
+	if v.closed || v.early[id] {
+		delete(v.early, id)
+		v.mu.Unlock()
+		return syscall.EINTR
+	}
+	if v.waiting == nil {
+		v.waiting = make(map[fuse.RequestID]chan struct{})
+	}
+	v.waiting[id] = interrupted
+	v.mu.Unlock()
+	defer func() {
+		v.mu.Lock()
+		delete(v.waiting, id)
+		v.mu.Unlock()
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-interrupted:
+		return syscall.EINTR
+	}
+}
+
+// interrupt ends the wait of a request, if it waits.
+func (v *waiters) interrupt(id fuse.RequestID) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if c := v.waiting[id]; c != nil {
+		close(c)
+		delete(v.waiting, id)
+		return
+	}
+	if v.early == nil || len(v.early) >= maxEarly {
+		v.early = make(map[fuse.RequestID]bool)
+	}
+	v.early[id] = true
+}
+
+// close ends every wait, and those to come.
+func (v *waiters) close() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.closed = true
+	for id, c := range v.waiting {
+		close(c)
+		delete(v.waiting, id)
+	}
+}
+
+// pollOut is struct fuse_poll_out.
+type pollOut struct {
+	Revents uint32
+	_       uint32
+}
+
+// controlPoll answers poll(2): everything is ready but events at its end, which
+// wakes the poller with the next event.
+func (w *worker) controlPoll(r *fuse.PollRequest) error {
+	h := w.s.handles.get(r.Handle)
+	if h == nil {
+		return syscall.EBADF
+	}
+	out := pollOut{Revents: uint32(r.Events) & (unix.POLLIN | pollRdNorm | unix.POLLOUT | pollWrNorm)}
+	events, ok := h.control.(*eventsHandle)
+	if ok {
+		out.Revents &^= unix.POLLOUT | pollWrNorm
+		if wake := events.pending(); wake != nil {
+			out.Revents = 0
+			if wakeup, ok := r.Wakeup(); ok {
+				s := w.s
+				go func() {
+					select {
+					case <-wake:
+						// A poller that is gone is nobody to tell.
+						_ = s.conn.NotifyPollWakeup(wakeup)
+					case <-s.done:
+					}
+				}()
+			}
+		}
+	}
+	return w.send(bytesOf(&out))
+}
+
+// pending returns nil if there is something to read, else a channel that is
+// closed when there is.
+func (h *eventsHandle) pending() <-chan struct{} {
+	at := h.position()
+	if h.log.size() > at {
+		return nil
+	}
+	h.log.textMu.Lock()
+	seen := h.log.rendered
+	h.log.textMu.Unlock()
+	return h.log.waitFor(seen)
+}
+
+// position returns where the reader is.
+func (h *eventsHandle) position() int64 {
+	if !h.mu.TryLock() {
+		return 0 // another thread reads this moment
+	}
+	defer h.mu.Unlock()
+	return h.at
+}
+
+// POLLRDNORM and POLLWRNORM of poll(2), which mean what POLLIN and POLLOUT do.
+const (
+	pollRdNorm = 0x040
+	pollWrNorm = 0x100
+)

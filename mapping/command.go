@@ -1,0 +1,199 @@
+package mapping
+
+import (
+	"os"
+	"slices"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// pagesOf returns the whole pages that the given bytes touch, as the system
+// calls on mappings take them: the offset must be a multiple of the page size
+// (EINVAL), the length is rounded up. A length of 0 means to the end of the file.
+func (f *File) pagesOf(call string, off, length int64) (Range, error) {
+	if off%PageSize != 0 {
+		return Range{}, os.NewSyscallError(call, syscall.EINVAL)
+	}
+	g, ok := RangeOf(off, length)
+	if !ok {
+		return Range{}, os.NewSyscallError(call, syscall.EINVAL)
+	}
+	end, ok := PageUp(f.size.Load())
+	if !ok {
+		return Range{}, os.NewSyscallError(call, syscall.ENOMEM)
+	}
+	if length == 0 {
+		g.End = max(end, off)
+	} else if g.End, ok = PageUp(g.End); !ok || g.End > end {
+		// Past the last page of the file nothing is mapped that could be meant.
+		return Range{}, os.NewSyscallError(call, syscall.ENOMEM)
+	}
+	return g, nil
+}
+
+// withPages calls fn with the mapped memory of the given pages, which stays
+// mapped meanwhile. The file is mapped if it is not yet.
+func (f *File) withPages(call string, off, length int64, fn func(g Range, mem []byte) error) error {
+	g, err := f.pagesOf(call, off, length)
+	if err != nil || g.Empty() {
+		return err
+	}
+	f.rlock(g.End, forReading)
+	f.mu.RUnlock()
+	f.syncMu.Lock()
+	defer f.syncMu.Unlock()
+	f.mu.RLock()
+	mem := f.mem
+	f.mu.RUnlock()
+	if g.End > int64(len(mem)) {
+		return os.NewSyscallError(call, syscall.ENOMEM) // not mapped, and not mappable
+	}
+	return fn(g, mem[g.Off:g.End])
+}
+
+// Msync is msync(2) on the pages from off: length bytes, or to the end of the
+// file if length is 0. With MS_SYNC the pages are on the device when it returns,
+// and no longer unsynced. MS_ASYNC does nothing on Linux since 2.6.19, so
+// write-back is started by sync_file_range(2) beside it. Flags that contradict
+// each other and an unaligned offset are EINVAL, MS_INVALIDATE on a locked page
+// is EBUSY, pages past the end of the file are ENOMEM.
+func (f *File) Msync(off, length int64, flags int) error {
+	if flags&^(unix.MS_SYNC|unix.MS_ASYNC|unix.MS_INVALIDATE) != 0 || flags&unix.MS_SYNC != 0 && flags&unix.MS_ASYNC != 0 {
+		return os.NewSyscallError("msync", syscall.EINVAL)
+	}
+	var st unix.Stat_t
+	if err := f.Stat(&st); err != nil {
+		return err
+	}
+	return f.withPages("msync", off, length, func(g Range, mem []byte) error {
+		event := Event{Off: g.Off, Length: g.Len(), Flags: flags}
+		if flags&unix.MS_SYNC == 0 {
+			err := f.sys.msync(mem, flags)
+			if err == nil && flags&unix.MS_ASYNC != 0 {
+				err = f.startWriteBack(g)
+			}
+			event.Kind, event.Err = EventMsync, err
+			f.counters.Msyncs.add(f.table, EventMsync)
+			f.observe(event)
+			if err == nil && flags&unix.MS_INVALIDATE != 0 {
+				f.observe(Event{Kind: EventInvalidate, Off: g.Off, Length: g.Len()})
+			}
+			return err
+		}
+		event.Pages = f.record.beginSync(g)
+		err := f.redirtyFailed()
+		if err == nil {
+			err = f.writeBackRange(mem, flags)
+		}
+		f.endSync(err, event)
+		if err != nil && !isInvalidateBusy(flags, err) {
+			f.fail(err)
+		}
+		return err
+	})
+}
+
+// writeBackRange is the write-back of part of the file. A mapping that cannot be
+// written through has nothing to write for msync, others' changes notwithstanding.
+func (f *File) writeBackRange(mem []byte, flags int) error {
+	if err := f.sys.msync(mem, flags); err != nil {
+		return err
+	}
+	f.mu.RLock()
+	fd, writable := f.fd, f.writable
+	f.mu.RUnlock()
+	if writable {
+		return nil
+	}
+	return f.sys.fdatasync(fd)
+}
+
+// isInvalidateBusy reports whether msync was refused because pages are locked:
+// nothing is lost by that.
+func isInvalidateBusy(flags int, err error) bool {
+	return flags&unix.MS_INVALIDATE != 0 && err != nil && errnoIn(err) == syscall.EBUSY
+}
+
+// errnoIn returns the errno of a failed system call.
+func errnoIn(err error) syscall.Errno {
+	if e, ok := err.(*os.SyscallError); ok {
+		if errno, ok := e.Err.(syscall.Errno); ok {
+			return errno
+		}
+	}
+	return 0
+}
+
+// startWriteBack asks the kernel to begin writing the dirty pages of g and does
+// not wait. Filesystems that know no such thing say nothing.
+func (f *File) startWriteBack(g Range) error {
+	return f.WithDescriptor(func(fd int) error {
+		err := unix.SyncFileRange(fd, g.Off, g.Len(), unix.SYNC_FILE_RANGE_WRITE)
+		if err == syscall.ESPIPE || err == syscall.ENOSYS {
+			return nil
+		}
+		return os.NewSyscallError("sync_file_range", err)
+	})
+}
+
+// Madvise is madvise(2) on the pages from off: length bytes, or to the end of the
+// file if length is 0.
+func (f *File) Madvise(off, length int64, advice int) error {
+	return f.withPages("madvise", off, length, func(g Range, mem []byte) error {
+		if err := unix.Madvise(mem, advice); err != nil {
+			return os.NewSyscallError("madvise", err)
+		}
+		if advice != unix.MADV_WILLNEED {
+			// The page table has let go of them.
+			f.record.clear(g, pageLoaded|pageStored)
+			f.observe(Event{Kind: EventInvalidate, Off: g.Off, Length: g.Len()})
+		}
+		return nil
+	})
+}
+
+// Mlock is mlock(2) on the pages from off: length bytes, or to the end of the
+// file if length is 0. The mapping is not evicted while any page is locked.
+func (f *File) Mlock(off, length int64) error {
+	return f.withPages("mlock", off, length, func(g Range, mem []byte) error {
+		if err := unix.Mlock(mem); err != nil {
+			return os.NewSyscallError("mlock", err)
+		}
+		f.locked = append(f.locked, g)
+		return nil
+	})
+}
+
+// Munlock is munlock(2) on the pages from off: length bytes, or to the end of the
+// file if length is 0.
+func (f *File) Munlock(off, length int64) error {
+	return f.withPages("munlock", off, length, func(g Range, mem []byte) error {
+		if err := unix.Munlock(mem); err != nil {
+			return os.NewSyscallError("munlock", err)
+		}
+		var left []Range
+		for _, l := range f.locked {
+			for _, part := range []Range{{l.Off, min(l.End, g.Off)}, {max(l.Off, g.End), l.End}} {
+				if !part.Empty() {
+					left = append(left, part)
+				}
+			}
+		}
+		f.locked = slices.Clip(left)
+		return nil
+	})
+}
+
+// relockLocked locks again in a new mapping what was locked in the old one.
+// f.syncMu and f.mu must be held.
+func (f *File) relockLocked() {
+	for _, g := range f.locked {
+		if g.End > int64(len(f.mem)) {
+			continue
+		}
+		if err := unix.Mlock(f.mem[g.Off:g.End]); err != nil {
+			f.table.log.Warn("mlock of a mapping made anew", "range", g, "error", err)
+		}
+	}
+}
