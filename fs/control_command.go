@@ -272,7 +272,7 @@ func (s *Session) runRootCommand(c command) (string, error) {
 		if err := c.only(); err != nil {
 			return "", err
 		}
-		if err := s.files.SyncAll(); err != nil {
+		if err := s.Sync(); err != nil {
 			return "", &refusal{errnoOf(err), "sync: " + strings.ReplaceAll(err.Error(), "\n", "; ")}
 		}
 		return "ok", nil

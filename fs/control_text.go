@@ -121,14 +121,16 @@ func (s *Session) writeFileStatus(b *strings.Builder, n *node) error {
 	if err := s.inspect(n, 0, pages, count); err != nil {
 		return err
 	}
-	f := s.files.Find(n.key)
 	var mapped, unsynced int64
+	s.files.Unsynced(n.key, st.Size, func(g mapping.Range, _ mapping.Cause) bool {
+		unsynced += g.Len()
+		return true
+	})
 	counters, failure := new(mapping.Counters), "none"
-	if f != nil {
+	if f := s.files.Find(n.key); f != nil {
 		defer f.Unref()
 		_, length, _ := f.Mapped()
 		mapped = min(length/mapping.PageSize, pages)
-		unsynced = f.UnsyncedBytes()
 		counters = f.Counters()
 		if err := f.Failure(); err != nil {
 			failure = errnoName(err)
@@ -148,12 +150,11 @@ func (s *Session) writeFileStatus(b *strings.Builder, n *node) error {
 
 // writeUnsynced writes the ranges of a file that a power cut would take.
 func (s *Session) writeUnsynced(b *strings.Builder, n *node) error {
-	f := s.files.Find(n.key)
-	if f == nil {
-		return nil
+	var st unix.Stat_t
+	if err := s.stat(n, &st); err != nil {
+		return err
 	}
-	defer f.Unref()
-	f.Unsynced(func(g mapping.Range, cause mapping.Cause) bool {
+	s.files.Unsynced(n.key, st.Size, func(g mapping.Range, cause mapping.Cause) bool {
 		fmt.Fprintf(b, "%d %d %s\n", g.Off, g.Len(), cause)
 		return true
 	})
@@ -171,7 +172,7 @@ func (s *Session) inspect(n *node, first, end int64, emit func(mapping.PageRun) 
 		if err := unix.Fstat(fd, &st); err != nil {
 			return err
 		}
-		s.control.kernel.Inspect(fd, st.Size, first, end, emit)
+		s.files.Inspect(n.key, s.control.kernel, fd, st.Size, first, end, emit)
 		return nil
 	})
 }

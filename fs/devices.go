@@ -44,12 +44,18 @@ func (t *deviceTable) inode(key mapping.ID) uint64 {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	d := t.others[key.Dev]
+	return key.Ino ^ t.otherLocked(key.Dev).number<<deviceShift
+}
+
+// otherLocked returns what is known of a device that is not the root's. t.mu must
+// be held.
+func (t *deviceTable) otherLocked(dev uint64) *device {
+	d := t.others[dev]
 	if d == nil {
 		d = &device{number: uint64(len(t.others) + 1), fd: -1}
-		t.others[key.Dev] = d
+		t.others[dev] = d
 	}
-	return key.Ino ^ d.number<<deviceShift
+	return d
 }
 
 // written tells the table that files of the directory dirfd, which is on dev, are
@@ -60,11 +66,7 @@ func (t *deviceTable) written(dev uint64, dirfd int) {
 	defer t.mu.Unlock()
 	at := &t.own
 	if dev != t.root {
-		d := t.others[dev]
-		if d == nil {
-			return
-		}
-		at = &d.fd
+		at = &t.otherLocked(dev).fd
 	}
 	if *at < 0 {
 		if fd, err := unix.Openat(dirfd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err == nil {

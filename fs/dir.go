@@ -183,7 +183,7 @@ func (s *Session) removed(v victim) {
 		return
 	}
 	s.nodes.detach(key, v.fd)
-	s.files.Forget(key) // its space is free as soon as nobody has it open
+	s.files.Forget(key, true) // its space is free as soon as nobody has it open
 }
 
 // rename moves a name, over another one if that exists.

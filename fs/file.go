@@ -44,6 +44,9 @@ func (s *Session) acquire(n *node, want accessMode) (*mapping.File, error) {
 		return nil, err
 	}
 	if f, err := s.adopt(n, fd, readable, writable); errnoOf(err) != syscall.ESTALE {
+		if err == nil && want == accessWrite && st.Dev != s.devices.root {
+			s.devices.written(st.Dev, p.dir.fd)
+		}
 		return f, err
 	}
 	// Replaced between the look and the open.
@@ -215,6 +218,9 @@ func (w *worker) create(r *fuse.CreateRequest) error {
 	f, err := w.s.files.Open(fd, &st, true, true)
 	if err != nil {
 		return err
+	}
+	if st.Dev != w.s.devices.root {
+		w.s.devices.written(st.Dev, p.dir.fd)
 	}
 	var out createOut
 	n := w.s.fillEntry(&out.Entry, &st, link{r.Node, r.Name})

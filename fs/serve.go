@@ -197,6 +197,6 @@ func (s *Session) forget(id fuse.NodeID, count uint64) {
 	n.forgotten()
 	s.dirs.forget(id)
 	if n.kind == modeRegular {
-		s.files.Forget(n.key)
+		s.files.Forget(n.key, false)
 	}
 }

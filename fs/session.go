@@ -194,15 +194,18 @@ func setMountFlags(opts *Options) error {
 const maxReadahead = 1 << 20
 
 // Sync writes back everything that is unsynced: every mapping, and then the
-// filesystems below, for what was closed long ago.
+// filesystems below, for what was closed since.
 func (s *Session) Sync() error {
-	errs := []error{s.files.SyncAll()}
-	for _, fd := range s.devices.descriptors() {
-		if err := unix.Syncfs(fd); err != nil {
-			errs = append(errs, os.NewSyscallError("syncfs", err))
+	err := s.files.SyncAll()
+	return errors.Join(err, s.files.SyncClosed(func() error {
+		var errs []error
+		for _, fd := range s.devices.descriptors() {
+			if err := unix.Syncfs(fd); err != nil {
+				errs = append(errs, os.NewSyscallError("syncfs", err))
+			}
 		}
-	}
-	return errors.Join(errs...)
+		return errors.Join(errs...)
+	}))
 }
 
 // close gives up everything after the last request was answered.

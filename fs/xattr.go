@@ -75,11 +75,15 @@ func (w *worker) ownXattr(name string, size uint32, n *node) error {
 		}
 		value = strconv.FormatInt(dirty, 10)
 	case name == xattrUnsynced && n != nil && n.kind == modeRegular:
-		unsynced := int64(0)
-		if f := w.s.files.Find(n.key); f != nil {
-			unsynced = f.UnsyncedBytes()
-			f.Unref()
+		var st unix.Stat_t
+		if err := w.s.stat(n, &st); err != nil {
+			return err
 		}
+		unsynced := int64(0)
+		w.s.files.Unsynced(n.key, st.Size, func(g mapping.Range, _ mapping.Cause) bool {
+			unsynced += g.Len()
+			return true
+		})
 		value = strconv.FormatInt(unsynced, 10)
 	default:
 		return syscall.ENODATA

@@ -51,7 +51,7 @@ type File struct {
 	mtime atomic.Int64
 
 	name     atomic.Pointer[string]
-	record   pageRecord
+	record   *pageRecord
 	counters Counters
 
 	// See the package comment for the order of these locks.

@@ -70,11 +70,11 @@ func (j *runJoiner) flush() {
 	j.run = PageRun{}
 }
 
-// Inspect calls emit for runs of the pages [first, end) of an open file of the
-// given size that nobody serves, until emit returns false. Nothing of the file is
-// changed or loaded by it.
-func (k *KernelSources) Inspect(fd int, size, first, end int64, emit func(PageRun) bool) {
-	inspect(k, fd, size, first, end, nil, new(pageRecord), emit)
+// Inspect calls emit for runs of the pages [first, end) of an inode that the table
+// does not hold open, until emit returns false. fd is a descriptor of it, size its
+// length. Nothing of the file is changed or loaded by it.
+func (t *Table) Inspect(id ID, k *KernelSources, fd int, size, first, end int64, emit func(PageRun) bool) {
+	inspect(k, fd, size, first, end, nil, t.remembered.record(id), emit)
 }
 
 // Inspect calls emit for runs of the file's pages [first, end), until emit
@@ -91,7 +91,7 @@ func (f *File) Inspect(k *KernelSources, first, end int64, emit func(PageRun) bo
 	f.mu.RLock()
 	fd, mem := f.fd, f.mem
 	f.mu.RUnlock()
-	inspect(k, fd, st.Size, first, end, mem, &f.record, emit)
+	inspect(k, fd, st.Size, first, end, mem, f.record, emit)
 	return nil
 }
 
@@ -189,12 +189,25 @@ func (p pageState) cause() Cause {
 // Unsynced calls emit for every range of bytes that a power cut now would take,
 // until emit returns false. Ranges are whole pages, the last cut off at the end
 // of the file.
-func (f *File) Unsynced(emit func(Range, Cause) bool) {
-	size := f.size.Load()
+func (f *File) Unsynced(emit func(Range, Cause) bool) { f.record.unsyncedRanges(f.size.Load(), emit) }
+
+// Unsynced is [File.Unsynced] of an inode that the table need not hold open. size
+// is its length.
+func (t *Table) Unsynced(id ID, size int64, emit func(Range, Cause) bool) {
+	if f := t.Find(id); f != nil {
+		defer f.Unref()
+		f.Unsynced(emit)
+		return
+	}
+	t.remembered.record(id).unsyncedRanges(size, emit)
+}
+
+// unsyncedRanges calls emit for the unsynced ranges of a file of the given size.
+func (r *pageRecord) unsyncedRanges(size int64, emit func(Range, Cause) bool) {
 	var held Range
 	var cause Cause
 	_, count := Range{0, size}.Pages()
-	f.record.runs(0, count, func(run PageRun, states pageState) bool {
+	r.runs(0, count, func(run PageRun, states pageState) bool {
 		if states&pageUnsynced == 0 {
 			return true
 		}
@@ -216,12 +229,15 @@ func (f *File) Unsynced(emit func(Range, Cause) bool) {
 }
 
 // UnsyncedBytes returns how many bytes a power cut now would take.
-func (f *File) UnsyncedBytes() int64 {
-	if !f.record.unsynced() {
+func (f *File) UnsyncedBytes() int64 { return f.record.unsyncedBytes(f.size.Load()) }
+
+// unsyncedBytes counts the unsynced bytes of a file of the given size.
+func (r *pageRecord) unsyncedBytes(size int64) int64 {
+	if !r.unsynced() {
 		return 0
 	}
 	var total int64
-	f.Unsynced(func(g Range, _ Cause) bool {
+	r.unsyncedRanges(size, func(g Range, _ Cause) bool {
 		total += g.Len()
 		return true
 	})

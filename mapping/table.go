@@ -43,6 +43,7 @@ type Table struct {
 	log         *slog.Logger
 	observer    Observer
 	counters    Counters
+	remembered  rememberedFiles
 	maxMappings int64
 	maxIdle     int
 
@@ -66,6 +67,10 @@ type Table struct {
 type lastUse struct {
 	at   time.Time
 	keep bool // it may stay mapped for a while
+	// linked says that the inode had a name, and born when it was made: for
+	// who remembers what it leaves unsynced.
+	linked bool
+	born   unix.StatxTimestamp
 	// What the inode looked like.
 	size         int64
 	mtime, ctime unix.Timespec
@@ -167,7 +172,10 @@ func (t *Table) Open(fd int, st *unix.Stat_t, readable, writable bool) (*File, e
 	t.mu.Lock()
 	f := t.files[IDOf(st)]
 	if f == nil {
-		f = &File{table: t, sys: t.sys, id: IDOf(st), fd: fd, readable: readable, writable: writable}
+		f = &File{
+			table: t, sys: t.sys, id: IDOf(st), fd: fd, readable: readable, writable: writable,
+			record: t.remembered.take(IDOf(st), fd),
+		}
 		f.fillsHoles = t.fillsHolesLocked(st.Dev, fd)
 		f.openForWriting.Store(writable)
 		f.size.Store(st.Size)
@@ -228,8 +236,19 @@ func (f *File) Release(keep bool) {
 		keep = false
 	}
 	t := f.table
+	last := lastUse{at: time.Now(), keep: keep, linked: err == nil && st.Nlink > 0, size: st.Size, mtime: st.Mtim, ctime: st.Ctim}
+	if last.linked && f.record.unsynced() {
+		if !keep && t.remembered.full() {
+			seen := f.Failures()
+			if err := f.Sync(&seen, false); err != nil {
+				t.log.Error("write-back before closing", "file", f.Name(), "error", err)
+			}
+		}
+		// The descriptor is the caller's reference's: it cannot go away here.
+		last.born = birth(f.fd)
+	}
 	t.mu.Lock()
-	f.last = lastUse{at: time.Now(), keep: keep, size: st.Size, mtime: st.Mtim, ctime: st.Ctim}
+	f.last = last
 	t.mu.Unlock()
 	t.release(f)
 }
@@ -262,18 +281,26 @@ func (t *Table) release(f *File) {
 	}
 }
 
-// forgetLocked takes f, which has no references, out of the table. t.mu must be
-// held; the caller discards f after giving it up.
+// forgetLocked takes f, which has no references, out of the table and remembers
+// what it leaves unsynced. t.mu must be held; the caller discards f after giving
+// it up.
 func (t *Table) forgetLocked(f *File) {
 	delete(t.files, f.id)
+	if f.last.linked && f.record.unsynced() {
+		t.remembered.add(f.id, rememberedFile{f.record, f.size.Load(), f.last.born})
+	}
 	if f.idleAt != nil {
 		t.idle.Remove(f.idleAt)
 		f.idleAt = nil
 	}
 }
 
-// Forget gives up the file with the given identity if nobody uses it.
-func (t *Table) Forget(id ID) {
+// Forget gives up the file with the given identity if nobody uses it. gone says
+// that its last name was removed: what it left unsynced is of no interest any more.
+func (t *Table) Forget(id ID, gone bool) {
+	if gone {
+		defer t.remembered.forget(id)
+	}
 	t.mu.Lock()
 	f := t.files[id]
 	if f == nil || f.refs > 0 {
@@ -315,7 +342,7 @@ func (t *Table) UnsyncedBytes() int64 {
 		total += f.UnsyncedBytes()
 		f.Unref()
 	}
-	return total
+	return total + t.remembered.unsyncedBytes()
 }
 
 // Files returns every file the table has, each with a new reference.
@@ -365,6 +392,7 @@ func (t *Table) sweep() bool {
 		t.mu.Lock()
 		if err != nil || st.Nlink == 0 || time.Since(f.last.at) >= idleTime {
 			f.last.keep = false
+			f.last.linked = err == nil && st.Nlink > 0
 		}
 		t.mu.Unlock()
 		t.release(f)
