@@ -414,7 +414,7 @@ func (w *worker) controlRead(r *fuse.ReadRequest) error {
 	if err != nil {
 		return err
 	}
-	return w.send(out)
+	return w.sendBytes(out)
 }
 
 func (w *worker) controlWrite(r *fuse.WriteRequest) error {

@@ -100,20 +100,22 @@ func (r *replier) fail(errno syscall.Errno) error {
 	return r.send(nil)
 }
 
-// send answers with a body of any length.
+// send answers with a body of a fixed size, at most that of a createOut. It only
+// copies the body, which can therefore live on the caller's stack.
 func (r *replier) send(body []byte) error {
-	r.buf.header.Len = uint32(headerSize + len(body))
-	header := bytesOf(&r.buf.header)
-	if len(body) == 0 {
-		_, err := unix.Write(r.dev, header)
-		return err
-	}
+	length := headerSize + copy(r.buf.body[:], body)
+	r.buf.header.Len = uint32(length)
+	_, err := unix.Write(r.dev, bytesOf(&r.buf)[:length])
+	return err
+}
+
+// sendBytes answers with a body of any length.
+func (r *replier) sendBytes(body []byte) error {
 	if len(body) <= len(r.buf.body) {
-		copy(r.buf.body[:], body)
-		_, err := unix.Write(r.dev, bytesOf(&r.buf)[:headerSize+len(body)])
-		return err
+		return r.send(body)
 	}
-	_, err := unix.Writev(r.dev, [][]byte{header, body})
+	r.buf.header.Len = uint32(headerSize + len(body))
+	_, err := unix.Writev(r.dev, [][]byte{bytesOf(&r.buf.header), body})
 	return err
 }
 

@@ -248,7 +248,7 @@ func (w *worker) readlink(r *fuse.ReadlinkRequest) error {
 	if err != nil {
 		return os.NewSyscallError("readlinkat", err)
 	}
-	return w.send(target[:length])
+	return w.sendBytes(target[:length])
 }
 
 // statfs answers for the filesystem that a node is on.

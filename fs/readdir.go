@@ -71,7 +71,7 @@ func (w *worker) readdir(r *fuse.ReadRequest) error {
 	if err != nil {
 		return err
 	}
-	return w.send(entries)
+	return w.sendBytes(entries)
 }
 
 // bounceBuffers holds buffers for answers of variable length.

@@ -95,7 +95,7 @@ func (w *worker) ownXattr(name string, size uint32, n *node) error {
 	if int(size) < len(value) {
 		return syscall.ERANGE
 	}
-	return w.send([]byte(value))
+	return w.sendBytes([]byte(value))
 }
 
 func (w *worker) getxattr(r *fuse.GetxattrRequest) error {
@@ -162,7 +162,7 @@ func (w *worker) xattrValue(id fuse.NodeID, size uint32, get func(path string, f
 		out := xattrOut{Size: uint32(length)}
 		return w.send(bytesOf(&out))
 	}
-	return w.send(b[:length])
+	return w.sendBytes(b[:length])
 }
 
 func (w *worker) setxattr(r *fuse.SetxattrRequest) error {

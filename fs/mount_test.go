@@ -1,0 +1,143 @@
+package fs
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+)
+
+// mounted serves a fresh backing directory from this process. Whoever uses the
+// mount must be another process: this one could wait for itself.
+func mounted(t *testing.T, opts Options) (backing, mountpoint string) {
+	t.Helper()
+	if _, err := os.Stat("/dev/fuse"); err != nil || os.Geteuid() != 0 {
+		if strings.Contains(os.Getenv("MAPFS_REQUIRE"), "fuse") {
+			t.Fatalf("FUSE is required and not usable: %v, user %d", err, os.Geteuid())
+		}
+		t.Skipf("needs /dev/fuse and root: %v, user %d", err, os.Geteuid())
+	}
+	dir := t.TempDir()
+	opts.Backing, opts.Mountpoint = filepath.Join(dir, "backing"), filepath.Join(dir, "mnt")
+	for _, d := range []string{opts.Backing, opts.Mountpoint} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := Mount(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve() }()
+	t.Cleanup(func() {
+		if err := Unmount(opts.Mountpoint, false); err != nil {
+			t.Errorf("unmount: %v", err)
+			if err := Unmount(opts.Mountpoint, true); err != nil {
+				t.Errorf("lazy unmount: %v", err)
+			}
+		}
+		select {
+		case err := <-served:
+			if err != nil {
+				t.Errorf("Serve: %v", err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Error("Serve does not return after the unmount")
+		}
+	})
+	return opts.Backing, opts.Mountpoint
+}
+
+// shell runs a command as a client of a mount and returns what it printed.
+func shell(t *testing.T, dir, command string) string {
+	t.Helper()
+	cmd := exec.Command("timeout", "60", "sh", "-ec", command)
+	cmd.Dir = dir
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", command, err, out)
+	}
+	return string(out)
+}
+
+// TestRequestsDoNotAllocate: what a read or a write leaves for the garbage
+// collector is what the library's decoding of the request takes, and no more.
+func TestRequestsDoNotAllocate(t *testing.T) {
+	_, mnt := mounted(t, Options{DefaultPermissions: true})
+	shell(t, mnt, "dd if=/dev/zero of=f bs=1M count=4 status=none; dd if=/dev/zero of=f bs=4k conv=notrunc status=none count=1024; cat f >/dev/null")
+	for name, command := range map[string]string{
+		"read":  "dd if=f of=/dev/null bs=4k iflag=direct status=none",
+		"write": "dd if=/dev/zero of=f bs=4k count=1024 oflag=direct conv=notrunc status=none",
+	} {
+		shell(t, mnt, command) // pages and pools are warm from here on
+		const rounds, requests = 4, 1024
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		for range rounds {
+			shell(t, mnt, command)
+		}
+		runtime.ReadMemStats(&after)
+		// A decoded request is about 130 bytes; starting the client and the
+		// few requests around its reads are spread over all of them.
+		perRequest := float64(after.TotalAlloc-before.TotalAlloc) / (rounds * requests)
+		t.Logf("%s: %.0f bytes, %.2f allocations per request", name, perRequest, float64(after.Mallocs-before.Mallocs)/(rounds*requests))
+		if perRequest > 300 {
+			t.Errorf("%s: %.0f bytes per request are allocated, want about 130", name, perRequest)
+		}
+	}
+}
+
+// TestNothingIsLeft: after an unmount the process has the descriptors, the
+// goroutines and the mappings that it had before the mount.
+func TestNothingIsLeft(t *testing.T) {
+	count := func() (descriptors, goroutines, mapped int) {
+		fds, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		maps, err := os.ReadFile("/proc/self/maps")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(fds), runtime.NumGoroutine(), strings.Count(string(maps), "/backing/")
+	}
+	once := func(t *testing.T) {
+		_, mnt := mounted(t, Options{DefaultPermissions: true})
+		shell(t, mnt, `mkdir -p a/b; for i in 1 2 3 4 5; do echo $i > a/b/$i; cat a/b/$i a/b/$i > /dev/null; done
+			mv a/b/1 a/1; rm a/b/2; ls -lR . > /dev/null; cat .mapfs/status .mapfs/files/a/b/3/pages > /dev/null
+			timeout 0.2 cat .mapfs/events > /dev/null || true; sync a/b/3; truncate -s 100000 a/b/4; cat a/b/4 > /dev/null`)
+	}
+	t.Run("warm-up", once)
+	descriptors, goroutines, mapped := count()
+	t.Run("measured", once)
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		d, g, m := count()
+		if d <= descriptors && g <= goroutines && m <= mapped {
+			return
+		}
+		if time.Now().After(deadline) {
+			buf := make([]byte, 1<<20)
+			t.Fatalf("descriptors %d to %d, goroutines %d to %d, mappings %d to %d\n%s",
+				descriptors, d, goroutines, g, mapped, m, buf[:runtime.Stack(buf, true)])
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// TestMountInsideBacking: a filesystem mounted inside the backing directory
+// is part of the mirror, and its inode numbers are not mistaken for others.
+func TestMountInsideBacking(t *testing.T) {
+	backing, mnt := mounted(t, Options{DefaultPermissions: true})
+	shell(t, backing, "mkdir sub; mount -t tmpfs none sub")
+	t.Cleanup(func() { shell(t, backing, "umount -l sub") })
+	shell(t, mnt, `echo outer > f; echo inner > sub/f; sync sub/f; echo sync > .mapfs/ctl
+		[ "$(cat sub/f)" = inner ] && [ "$(cat .mapfs/files/sub/f/backing)" = inner ]`)
+	if got := shell(t, mnt, "stat -c %i f sub sub/f | sort -u | wc -l"); strings.TrimSpace(got) != "3" {
+		t.Errorf("three files show %s inode numbers", strings.TrimSpace(got))
+	}
+}
