@@ -138,6 +138,7 @@ func (s *Session) mount() error {
 		fuse.MaxReadahead(maxReadahead),
 		fuse.HandleKillPriv(),
 		fuse.CacheSymlinks(),
+		fuse.MaxBackground(maxBackground),
 	}
 	for _, o := range []struct {
 		on  bool
@@ -192,6 +193,11 @@ func setMountFlags(opts *Options) error {
 // maxReadahead is how much the kernel may read ahead of a client, in bytes. It
 // splits what it reads ahead into requests of at most 128 KiB.
 const maxReadahead = 1 << 20
+
+// maxBackground is how many requests that no client waits for, reads ahead above
+// all, the kernel may have under way. Its own limit of 12 leaves workers without
+// work while a client copies.
+const maxBackground = 64
 
 // Sync writes back everything that is unsynced: every mapping, and then the
 // filesystems below, for what was closed since.
