@@ -236,12 +236,8 @@ const capabilityXattr = "security.capability"
 
 // access answers access(2) where the kernel does not check by itself.
 func (w *worker) access(r *fuse.AccessRequest) error {
-	n := w.s.nodes.get(r.Node)
-	if n == nil {
-		return syscall.ESTALE
-	}
 	var st unix.Stat_t
-	p, err := w.s.locate(n, &st)
+	_, p, err := w.s.locateID(r.Node, &st)
 	if err != nil {
 		return err
 	}

@@ -231,14 +231,20 @@ func (w *worker) rename(r *fuse.RenameRequest) error {
 	return w.ok()
 }
 
+// locateID is locate of the node with the given number.
+func (s *Session) locateID(id fuse.NodeID, st *unix.Stat_t) (*node, place, error) {
+	n := s.nodes.get(id)
+	if n == nil {
+		return nil, place{}, syscall.ESTALE
+	}
+	p, err := s.locate(n, st)
+	return n, p, err
+}
+
 // readlink answers where a symbolic link points. Following it is the client's.
 func (w *worker) readlink(r *fuse.ReadlinkRequest) error {
-	n := w.s.nodes.get(r.Node)
-	if n == nil {
-		return syscall.ESTALE
-	}
 	var st unix.Stat_t
-	p, err := w.s.locate(n, &st)
+	_, p, err := w.s.locateID(r.Node, &st)
 	if err != nil {
 		return err
 	}
@@ -253,12 +259,8 @@ func (w *worker) readlink(r *fuse.ReadlinkRequest) error {
 
 // statfs answers for the filesystem that a node is on.
 func (w *worker) statfs(r *fuse.StatfsRequest) error {
-	n := w.s.nodes.get(r.Node)
-	if n == nil {
-		return syscall.ESTALE
-	}
 	var st unix.Stat_t
-	p, err := w.s.locate(n, &st)
+	n, p, err := w.s.locateID(r.Node, &st)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,210 @@
+package fs
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"mapfs/mapping"
+)
+
+// pagesText renders runs of pages a line each.
+type pagesText struct{ held mapping.PageRun }
+
+func (t *pagesText) add(b []byte, run mapping.PageRun) []byte {
+	if t.held.End == run.First && t.held.Flags == run.Flags && t.held.End > 0 {
+		t.held.End = run.End
+		return b
+	}
+	b = t.end(b)
+	t.held = run
+	return b
+}
+
+func (t *pagesText) end(b []byte) []byte {
+	if t.held.End > t.held.First {
+		b = fmt.Appendf(b, "%d-%d %s\n", t.held.First, t.held.End-1, t.held.Flags)
+	}
+	t.held = mapping.PageRun{}
+	return b
+}
+
+// mapRow is how many pages a row of the picture has; mapSqueeze is how many
+// equal rows in a stretch are still all shown.
+const (
+	mapRow     = 64
+	mapSqueeze = 4096
+)
+
+// mapLegend is the last line of the picture.
+const mapLegend = "R resident  D dirty  W under writeback  C copied  U unsynced  . none\n"
+
+// mapText renders runs of pages as a picture, a character each.
+type mapText struct {
+	row   [mapRow]byte
+	used  int
+	page  int64 // the first page of the row
+	equal int64 // how many whole rows before this one had only the letter last
+	last  byte
+}
+
+// letter returns the character of a page.
+func letter(flags mapping.PageFlags) byte {
+	for _, l := range []struct {
+		flag   mapping.PageFlags
+		letter byte
+	}{
+		{mapping.PageWriteback, 'W'}, {mapping.PageDirty, 'D'}, {mapping.PageCopied, 'C'},
+		{mapping.PageUnsynced, 'U'}, {mapping.PageResident, 'R'},
+	} {
+		if flags&l.flag != 0 {
+			return l.letter
+		}
+	}
+	return '.'
+}
+
+func (t *mapText) add(b []byte, run mapping.PageRun) []byte {
+	c := letter(run.Flags)
+	left := run.End - run.First
+	for left > 0 {
+		if t.used == 0 && left >= mapRow && t.equal >= mapSqueeze && c == t.last {
+			// The stretch goes on: whole rows of it are not shown.
+			rows := left / mapRow
+			if t.equal == mapSqueeze {
+				b = append(b, "*\n"...)
+			}
+			t.equal += rows
+			t.page += rows * mapRow
+			left -= rows * mapRow
+			continue
+		}
+		n := min(left, int64(mapRow-t.used))
+		for range n {
+			t.row[t.used] = c
+			t.used++
+		}
+		left -= n
+		if t.used == mapRow {
+			b = t.flush(b)
+		}
+	}
+	return b
+}
+
+// flush ends the row.
+func (t *mapText) flush(b []byte) []byte {
+	row := t.row[:t.used]
+	b = fmt.Appendf(b, "%12d  %s\n", t.page*mapping.PageSize, row)
+	if whole := t.used == mapRow && strings.Count(string(row), string(row[0])) == mapRow; !whole {
+		t.equal, t.last = 0, 0
+	} else if row[0] == t.last {
+		t.equal++
+	} else {
+		t.equal, t.last = 1, row[0]
+	}
+	t.page += int64(t.used)
+	t.used = 0
+	return b
+}
+
+func (t *mapText) end(b []byte) []byte {
+	if t.used > 0 {
+		b = t.flush(b)
+	}
+	return append(b, mapLegend...)
+}
+
+// pageText renders runs of pages. end ends the text.
+type pageText interface {
+	add(b []byte, run mapping.PageRun) []byte
+	end(b []byte) []byte
+}
+
+// pagesWindow is how many pages are looked at at a time: all of a file of 1 GiB,
+// so that the text of most files is of one moment, and memory stays bounded for
+// the largest.
+const pagesWindow = 1 << 18
+
+// pagesHandle is an open pages or map file. Its text is made as it is read.
+type pagesHandle struct {
+	readOnly
+	s      *Session
+	target *node
+	make   func() pageText
+	count  int64
+	err    error
+
+	text pageText
+	next int64  // the first page not looked at yet
+	done bool   // the end of the text is in buf
+	buf  []byte // text from offset at
+	at   int64
+}
+
+// newPagesHandle makes a handle and its first text.
+func newPagesHandle[T any, P interface {
+	*T
+	pageText
+}](s *Session, target *node, _ P) controlHandle {
+	h := &pagesHandle{s: s, target: target, make: func() pageText { return P(new(T)) }}
+	var st unix.Stat_t
+	if h.err = s.stat(target, &st); h.err != nil {
+		return h
+	}
+	_, h.count = mapping.Range{Off: 0, End: st.Size}.Pages()
+	h.rewind()
+	h.err = h.more()
+	return h
+}
+
+// rewind starts the text again.
+func (h *pagesHandle) rewind() {
+	h.text, h.next, h.done, h.buf, h.at = h.make(), 0, false, nil, 0
+}
+
+// more looks at the next pages and appends their text.
+func (h *pagesHandle) more() error {
+	end := min(h.next+pagesWindow, h.count)
+	if h.next < end {
+		err := h.s.inspect(h.target, h.next, end, func(run mapping.PageRun) bool {
+			h.buf = h.text.add(h.buf, run)
+			return true
+		})
+		if err != nil {
+			return err
+		}
+	}
+	h.next = end
+	if h.next == h.count {
+		h.buf = h.text.end(h.buf)
+		h.done = true
+	}
+	return nil
+}
+
+func (h *pagesHandle) read(_ *worker, off int64, size int) ([]byte, error) {
+	if h.err != nil {
+		return nil, h.err
+	}
+	if off < h.at {
+		h.rewind()
+	}
+	for off+int64(size) > h.at+int64(len(h.buf)) && !h.done {
+		if skip := min(off-h.at, int64(len(h.buf))); skip > 0 {
+			h.buf = append(h.buf[:0], h.buf[skip:]...)
+			h.at += skip
+		}
+		if err := h.more(); err != nil {
+			return nil, err
+		}
+	}
+	if off < 0 {
+		return nil, syscall.EINVAL
+	}
+	from := min(off-h.at, int64(len(h.buf)))
+	return slices.Clone(h.buf[from:min(from+int64(size), int64(len(h.buf)))]), nil
+}
