@@ -414,6 +414,7 @@ func (w *worker) controlWrite(r *fuse.WriteRequest) error {
 	if h == nil || h.control == nil {
 		return syscall.EBADF
 	}
+	w.s.workers.willWait() // a command can take long
 	if err := h.control.write(w, r.Data); err != nil {
 		return err
 	}

@@ -326,6 +326,7 @@ func (w *worker) wait(done <-chan struct{}) error {
 	}
 	v.waiting[id] = interrupted
 	v.mu.Unlock()
+	w.s.workers.willWait()
 	defer func() {
 		v.mu.Lock()
 		delete(v.waiting, id)

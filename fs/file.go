@@ -353,6 +353,7 @@ func (w *worker) fsync(r *fuse.FsyncRequest) error {
 	if h == nil || r.Dir != (h.dir != nil) {
 		return syscall.EBADF
 	}
+	w.s.workers.willWait()
 	dataOnly := r.Flags&fsyncDataOnly != 0
 	if h.dir != nil {
 		if err := unix.Fsync(h.dir.fd); err != nil {

@@ -2,74 +2,19 @@ package fs
 
 import (
 	"errors"
-	"fmt"
-	"io"
 	"runtime/debug"
 	"syscall"
 
 	"bazil.org/fuse"
 )
 
-// WaitingWorkers is how many workers may wait for requests at a time. One more
-// is started whenever the last waiting one gets a request, so a request that
-// takes long never keeps others waiting; those too many end.
-const WaitingWorkers = 2
-
 // Serve answers requests until the mount is unmounted, then writes everything
 // back. It returns the error of that, or what ended the session early.
 func (s *Session) Serve() error {
-	fatal := make(chan error, 1)
-	s.idleWorkers.Add(1)
-	s.workers.Go(func() { s.work(fatal) })
-	s.workers.Wait()
-	err := s.Sync()
+	err := s.workers.serve(s)
+	err = errors.Join(err, s.Sync())
 	s.close()
-	select {
-	case early := <-fatal:
-		return errors.Join(early, err)
-	default:
-		return err
-	}
-}
-
-// worker reads requests and answers them, one at a time.
-type worker struct {
-	replier
-	s *Session
-}
-
-// work reads and answers requests until there are no more or there are workers
-// enough. A worker counts as idle from its start or its last answer to its next
-// request.
-func (s *Session) work(fatal chan<- error) {
-	w := &worker{s: s}
-	w.dev = s.dev
-	for {
-		request, err := s.conn.ReadRequest()
-		if s.idleWorkers.Add(-1) == 0 && err == nil {
-			s.idleWorkers.Add(1)
-			s.workers.Go(func() { s.work(fatal) })
-		}
-		switch {
-		case err == nil:
-			w.answer(request)
-		case errors.Is(err, io.EOF):
-			s.control.waiters.close()
-			return
-		case errors.Is(err, syscall.EINTR), errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.ENOENT):
-			// ENOENT: the request was interrupted before it could be read.
-		default:
-			select {
-			case fatal <- fmt.Errorf("reading a request: %w", err):
-			default:
-			}
-			return
-		}
-		if s.idleWorkers.Add(1) > WaitingWorkers {
-			s.idleWorkers.Add(-1)
-			return
-		}
-	}
+	return err
 }
 
 // answer handles one request and answers it. A bug in a handler costs the

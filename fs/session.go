@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"os"
 	"sync"
-	"sync/atomic"
 
 	"bazil.org/fuse"
 	"golang.org/x/sys/unix"
@@ -37,9 +36,8 @@ type Session struct {
 	// nodes. Whoever finds a node at none of its names waits for that.
 	renameMu sync.RWMutex
 
-	done        chan struct{} // closed when the session has ended
-	idleWorkers atomic.Int32
-	workers     sync.WaitGroup
+	workers workers
+	done    chan struct{} // closed when the session has ended
 }
 
 // Mount mounts opts.Backing on opts.Mountpoint. When it returns the mount is in

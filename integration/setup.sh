@@ -16,7 +16,7 @@ attr:setfattr acl:setfacl
 e2fsprogs:mkfs.ext4 xfsprogs:mkfs.xfs
 git:git lmdb-utils:mdb_load rsync:rsync sqlite3:sqlite3 tar:tar
 gcc:gcc libc6-dev:/usr/include/stdio.h
-strace:strace util-linux:mount"
+mandoc:mandoc strace:strace tmux:tmux util-linux:mount"
 
 # mkfs and mount helpers are not in every user's PATH.
 PATH=$PATH:/usr/sbin:/sbin

@@ -9,7 +9,7 @@ import (
 // TestCompletion asks as the shells' scripts do, by the hidden command
 // __complete: one candidate a line, then a colon and the directive.
 func TestCompletion(t *testing.T) {
-	const filterDirs, noFiles, noFilesNoSpace = ":16\n", ":4\n", ":6\n"
+	const anything, filterDirs, noFiles, noFilesNoSpace = ":0\n", ":16\n", ":4\n", ":6\n"
 	tests := []struct {
 		args []string
 		want string
@@ -23,6 +23,14 @@ func TestCompletion(t *testing.T) {
 		{[]string{"mount", "--log-level", ""}, "debug\ninfo\nwarn\nerror\n" + noFiles},
 		{[]string{"umount", ""}, "/mnt/a\n/mnt/b\n" + noFiles},
 		{[]string{"umount", "/mnt/a", ""}, noFiles},
+		{[]string{"-o", "xattr"}, "xattr_stats\n" + noFilesNoSpace},
+		{[]string{"-o", "contr"}, "control=\n" + noFilesNoSpace},
+		{[]string{"--metrics-addr", ""}, "127.0.0.1:\n" + noFilesNoSpace},
+		{[]string{"status", ""}, anything},
+		{[]string{"pages", ""}, anything},
+		{[]string{"pages", "f", ""}, noFiles},
+		{[]string{"msync", "--offset", ""}, noFiles},
+		{[]string{"ctl", "f", ""}, noFiles},
 		{[]string{"completion", ""}, "bash\nzsh\nfish\n" + noFiles},
 		{[]string{"vers"}, "version\tPrint the version\n" + filterDirs},
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -45,8 +46,9 @@ func newFakeSystem() *fakeSystem {
 // endedSession is a mount that is unmounted at once.
 type endedSession struct{ err error }
 
-func (s endedSession) Serve() error { return s.err }
-func (s endedSession) Sync() error  { return nil }
+func (s endedSession) Serve() error                 { return s.err }
+func (s endedSession) Sync() error                  { return nil }
+func (s endedSession) MetricsHandler() http.Handler { return http.NotFoundHandler() }
 
 // outcome is what a user sees of a command.
 type outcome struct {
@@ -83,6 +85,7 @@ func TestMountForms(t *testing.T) {
 		{"mount -o ro /b /m", daemon("-o", "ro", "--", "/b", "/m")},
 		{"-o ro mount /b /m", daemon("-o", "ro", "--", "/b", "/m")},
 		{`/b /m -o fsname=a\,b`, daemon("-o", `fsname=a\,b`, "--", "/b", "/m")},
+		{"/b /m --metrics-addr localhost:0", []string{"mount", "--ready-fd=3", "--log-level=info", "--metrics-addr=localhost:0", "--", "/b", "/m"}},
 		{"/b /m --log-file l --log-level debug",
 			[]string{"mount", "--ready-fd=3", "--log-file=/l", "--log-level=debug", "--", "/b", "/m"}},
 		// Directories that are named like commands.
@@ -151,7 +154,8 @@ func TestUsageErrors(t *testing.T) {
 }
 
 func TestHelpAndVersion(t *testing.T) {
-	for _, args := range []string{"--help", "-h", "help", "mount --help", "umount --help", "help umount", "completion --help"} {
+	for _, args := range []string{"--help", "-h", "help", "mount --help", "umount --help", "help umount", "completion --help",
+		"status --help", "maps --help", "events --help", "pages --help", "watch --help", "msync --help", "ctl --help"} {
 		got := newFakeSystem().run(strings.Fields(args)...)
 		if got.code != exitDone || got.stderr != "" || !strings.Contains(got.stdout, "Usage:") {
 			t.Errorf("mapfs %s: got %+v, want a help text", args, got)

@@ -18,8 +18,10 @@ type mountFlags struct {
 	options    []string // each a comma list
 	logFile    string
 	logLevel   string
-	readyFD    int  // only in the daemon: where its parent waits (daemon.go)
-	version    bool // only of "mapfs"
+	// metricsAddr is where the metrics are served by HTTP; "" for nowhere.
+	metricsAddr string
+	readyFD     int  // only in the daemon: where its parent waits (daemon.go)
+	version     bool // only of "mapfs"
 }
 
 // noReadyFD is mountFlags.readyFD in a process that the user started.
@@ -31,6 +33,7 @@ func (f *mountFlags) register(cmd *cobra.Command) {
 	flags.StringArrayVarP(&f.options, "options", "o", nil, "mount options `OPT,...`; may be repeated")
 	flags.StringVar(&f.logFile, "log-file", "", "append the log to `FILE`, not to the system's log or stderr")
 	flags.StringVar(&f.logLevel, "log-level", "info", "log from this `LEVEL` on: debug, info, warn, error")
+	flags.StringVar(&f.metricsAddr, "metrics-addr", "", "serve the metrics at http://`HOST:PORT`/metrics, on loopback only")
 	f.readyFD = noReadyFD
 	registerMountCompletions(cmd)
 }
@@ -82,6 +85,11 @@ func mount(ctx context.Context, sys system, flags *mountFlags, args []string, st
 	if err := level.UnmarshalText([]byte(flags.logLevel)); err != nil {
 		return usagef("--log-level %s: choose debug, info, warn or error", flags.logLevel)
 	}
+	if flags.metricsAddr != "" {
+		if err := checkMetricsAddr(flags.metricsAddr); err != nil {
+			return err
+		}
+	}
 	for _, arg := range args {
 		if arg == "" {
 			return usagef("BACKING and MOUNTPOINT must not be empty")
@@ -125,6 +133,9 @@ func daemonArgs(flags *mountFlags, readyFD int, backing, mountpoint string) []st
 		args = append(args, "--log-file="+flags.logFile)
 	}
 	args = append(args, "--log-level="+flags.logLevel)
+	if flags.metricsAddr != "" {
+		args = append(args, "--metrics-addr="+flags.metricsAddr)
+	}
 	if list := strings.Join(flags.options, ","); list != "" {
 		args = append(args, "-o", list)
 	}

@@ -35,6 +35,10 @@ func TestParseOptions(t *testing.T) {
 		{"nowriteback", []string{"writeback,nowriteback"}, func(*fs.Options) {}},
 		{"max_mappings", []string{"max_mappings=1000"}, func(o *fs.Options) { o.MaxMappings = 1000 }},
 		{"fsname", []string{`fsname=a\,b\\c\d=e`}, func(o *fs.Options) { o.FSName = `a,b\c\d=e` }},
+		{"control", []string{"control=.pages"}, func(o *fs.Options) { o.Control = ".pages" }},
+		{"no control", []string{"control=none"}, func(o *fs.Options) { o.Control = "none" }},
+		{"xattr_stats", []string{"xattr_stats"}, func(o *fs.Options) { o.XattrStats = true }},
+		{"noxattr_stats", []string{"xattr_stats,noxattr_stats"}, func(*fs.Options) {}},
 		{"nonempty", []string{"nonempty"}, func(o *fs.Options) { o.NonEmpty = true }},
 		{"as mount.fuse3 for root", []string{"rw,noatime,dev,suid"}, func(o *fs.Options) {
 			o.NoATime, o.Dev, o.SUID = true, true, true
@@ -90,6 +94,11 @@ func TestParseOptionsErrors(t *testing.T) {
 		{"max_mappings=99999999999999999999", "-o max_mappings=99999999999999999999: not a number of at least 1"},
 		{"fsname=", "-o fsname=: option fsname needs a value"},
 		{"subtype", "-o subtype: option subtype needs a value"},
+		{"control", "-o control: option control needs a value"},
+		{"control=a/b", "-o control=a/b: not a name for a directory"},
+		{"control=..", "-o control=..: not a name for a directory"},
+		{"control=.", "-o control=.: not a name for a directory"},
+		{"control=\x00", "-o control=\x00: not a name for a directory"},
 	}
 	for _, test := range tests {
 		opts := defaultOptions()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -33,7 +34,10 @@ func serveMount(ctx context.Context, sys system, flags *mountFlags, opts fs.Opti
 		_ = os.WriteFile("/proc/self/comm", []byte("mapfs"), 0)
 	}
 	opts.Log = log.Logger
-	err = mountAndServe(ctx, sys, opts, flags.foreground, &ready)
+	metrics, err := listenMetrics(flags.metricsAddr)
+	if err == nil {
+		err = mountAndServe(ctx, sys, opts, flags.foreground, &ready, metrics)
+	}
 	if err != nil && !log.toStderr {
 		log.Error("mapfs ends", "err", err)
 	}
@@ -49,7 +53,11 @@ func errOr(err error, text string) error {
 	return err
 }
 
-func mountAndServe(ctx context.Context, sys system, opts fs.Options, foreground bool, ready *readiness) error {
+// mountAndServe takes metrics over, which is nil if they are not to be served.
+func mountAndServe(ctx context.Context, sys system, opts fs.Options, foreground bool, ready *readiness, metrics net.Listener) error {
+	if metrics != nil {
+		defer metrics.Close()
+	}
 	// From here on signals are ours: one that arrives while mounting must not
 	// leave a dead mount behind.
 	signals, giveBack := sys.signals(foreground)
@@ -57,6 +65,9 @@ func mountAndServe(ctx context.Context, sys system, opts fs.Options, foreground 
 	sess, err := sys.mount(opts)
 	if err != nil {
 		return err
+	}
+	if metrics != nil {
+		defer serveMetrics(metrics, sess.MetricsHandler(), opts.Log)()
 	}
 	stopping := sync.OnceFunc(func() { sys.notify(daemon.SdNotifyStopping) })
 	s := &stopper{sys: sys, sess: sess, mountpoint: opts.Mountpoint, log: opts.Log, stopping: stopping}

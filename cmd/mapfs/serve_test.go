@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -43,6 +44,8 @@ func (m *fakeMount) Sync() error {
 	m.step("sync")
 	return m.syncErr
 }
+
+func (m *fakeMount) MetricsHandler() http.Handler { return http.NotFoundHandler() }
 
 func (m *fakeMount) step(name string) {
 	m.mu.Lock()
@@ -130,7 +133,7 @@ func TestSignals(t *testing.T) {
 				var log bytes.Buffer
 				opts := fs.Options{Backing: "/b", Mountpoint: "/m", Log: slog.New(slog.NewTextHandler(&log, nil))}
 				result := make(chan error, 1)
-				go func() { result <- mountAndServe(t.Context(), f.system, opts, true, &readiness{}) }()
+				go func() { result <- mountAndServe(t.Context(), f.system, opts, true, &readiness{}, nil) }()
 				synctest.Wait()
 				for range test.signals {
 					signals <- syscall.SIGTERM

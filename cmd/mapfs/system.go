@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"log"
+	"net/http"
 	"os"
 	"os/signal"
 	"runtime"
@@ -19,6 +20,7 @@ import (
 type session interface {
 	Serve() error
 	Sync() error
+	MetricsHandler() http.Handler
 }
 
 // system is what the command does to the machine. A test hands in another one.
@@ -86,6 +88,7 @@ func realMount(opts fs.Options) (session, error) {
 	log.SetOutput(&words)
 	log.SetFlags(0)
 	defer log.SetOutput(os.Stderr)
+	opts.Version = version
 	s, err := fs.Mount(opts)
 	if err != nil {
 		// Not return s, err: a nil *fs.Session in a session is not nil.
@@ -94,11 +97,8 @@ func realMount(opts fs.Options) (session, error) {
 	return s, nil
 }
 
-// leaveRoomForWorkers gives the Go scheduler more slots than there are
-// processors. A worker that waits for a request in read(2) keeps its slot only
-// while others are free; without one it has to queue for a slot at every
-// request, which costs a third of the requests per second.
-func leaveRoomForWorkers() { runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + fs.WaitingWorkers) }
+// leaveRoomForWorkers gives the Go scheduler the slots that serving wants.
+func leaveRoomForWorkers() { runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + fs.SpareSlots) }
 
 // withHelperWords adds what fusermount3 said to an error that only has its exit
 // status.

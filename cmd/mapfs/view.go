@@ -71,7 +71,7 @@ func locate(sys system, mountpoints []string, path string) (target, error) {
 	}
 	mountpoint, inside, found := longestPrefix(mountpoints, resolved)
 	if !found {
-		return target{}, fmt.Errorf("%s %w", path, errNoMapfs)
+		return target{}, fmt.Errorf("%s %w", quotePath(path), errNoMapfs)
 	}
 	info, err := os.Stat(resolved)
 	if err != nil {
@@ -81,14 +81,14 @@ func locate(sys system, mountpoints []string, path string) (target, error) {
 		return target{}, explainLookup(path, err)
 	} else if !same {
 		// Something else is mounted in the mapfs, and path is in that.
-		return target{}, fmt.Errorf("%s %w", path, errNoMapfs)
+		return target{}, fmt.Errorf("%s %w", quotePath(path), errNoMapfs)
 	}
 	name, err := sys.controlName(mountpoint)
 	switch {
 	case errors.Is(err, errNoMapfs):
-		return target{}, fmt.Errorf("%s %w", path, errNoMapfs)
+		return target{}, fmt.Errorf("%s %w", quotePath(path), errNoMapfs)
 	case errors.Is(err, syscall.ENODATA), errors.Is(err, syscall.EOPNOTSUPP):
-		return target{}, fmt.Errorf("%s: the mount on %s has no control tree (-o control=none)", path, mountpoint)
+		return target{}, fmt.Errorf("%s: the mount on %s has no control tree (-o control=none)", quotePath(path), quotePath(mountpoint))
 	case err != nil:
 		return target{}, explainLookup(path, err)
 	}
@@ -102,7 +102,7 @@ func locate(sys system, mountpoints []string, path string) (target, error) {
 	case info.Mode().IsRegular():
 		t.locateFile(inside)
 	default:
-		return target{}, fmt.Errorf("%s is neither a regular file nor a directory", path)
+		return target{}, fmt.Errorf("%s is neither a regular file nor a directory", quotePath(path))
 	}
 	return t, nil
 }
@@ -161,10 +161,16 @@ func sameFilesystem(info os.FileInfo, mountpoint string) (bool, error) {
 
 // explainLookup says why path cannot be looked at.
 func explainLookup(path string, err error) error {
+	path = quotePath(path)
 	var errno syscall.Errno
 	switch {
 	case errors.Is(err, syscall.ENOTCONN):
-		return fmt.Errorf("%s: the mount is dead, its daemon has ended; clear it away with 'mapfs umount MOUNTPOINT'", path)
+		// A step into a dead mount fails at its mount point.
+		mountpoint := "MOUNTPOINT"
+		if failed := (*os.PathError)(nil); errors.As(err, &failed) {
+			mountpoint = quotePath(failed.Path)
+		}
+		return fmt.Errorf("%s: the mount is dead, its daemon has ended; clear it away with 'mapfs umount %s'", path, mountpoint)
 	case errors.As(err, &errno):
 		// The path in err can be one that the user never wrote.
 		return fmt.Errorf("%s: %w", path, errno)
@@ -192,7 +198,7 @@ func within[T any](limit time.Duration, what string, f func() (T, error)) (T, er
 		return r.value, r.err
 	case <-timer.C:
 		var none T
-		return none, fmt.Errorf("no answer from the mount in %v, its daemon is stuck or very busy: %s", limit, what)
+		return none, fmt.Errorf("no answer from the mount in %v, its daemon is stuck or very busy: %s", limit, quotePath(what))
 	}
 }
 
@@ -232,7 +238,7 @@ func readControl(path string) (string, error) {
 func findFile(sys system, path string) (target, error) {
 	t, err := findTarget(sys, path)
 	if err == nil && t.kind == targetMount {
-		return target{}, fmt.Errorf("%s is a directory; name a regular file", path)
+		return target{}, fmt.Errorf("%s is a directory; name a regular file", quotePath(path))
 	}
 	return t, err
 }

@@ -164,7 +164,7 @@ func (t target) pageSize() (int64, error) {
 	}
 	size := s.number("page_size")
 	if size <= 0 {
-		return 0, fmt.Errorf("%s: no page_size in it", path)
+		return 0, fmt.Errorf("%s: no page_size in it", quotePath(path))
 	}
 	return size, nil
 }

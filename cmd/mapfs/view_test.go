@@ -168,9 +168,11 @@ func TestFindTargetErrors(t *testing.T) {
 		}, want: "/proc/self/status is on no mapfs mount"}, // mounted inside of it
 		{args: "maps MNT/f", change: noTree(syscall.ENODATA),
 			want: "MNT/f: the mount on MNT has no control tree (-o control=none)"},
-		{args: "events MNT/f", change: noTree(syscall.ENOTCONN),
-			want: "MNT/f: the mount is dead, its daemon has ended; clear it away with 'mapfs umount MOUNTPOINT'"},
+		{args: "events MNT/f", change: func(f *fakeTree) {
+			f.controlName = func(m string) (string, error) { return "", &os.PathError{Op: "stat", Path: m, Err: syscall.ENOTCONN} }
+		}, want: "MNT/f: the mount is dead, its daemon has ended; clear it away with 'mapfs umount MNT'"},
 		{args: "status MNT/no", want: "MNT/no: no such file or directory"},
+		{args: "status MNT/no\x01", want: `"MNT/no\x01": no such file or directory`},
 		{args: "status MNT/f/x", want: "MNT/f/x: not a directory"},
 		{args: "pages MNT/sub", want: "MNT/sub is a directory; name a regular file"},
 		{args: "msync MNT", want: "MNT is a directory; name a regular file"},

@@ -33,6 +33,7 @@ type watchModel struct {
 	reading  bool
 	started  time.Time // of that read
 	again    bool      // the screen moved meanwhile; read at once when done
+	hurried  bool      // that was done
 	ticks    int       // number of the tick that is waited for
 
 	paused, help bool
@@ -120,12 +121,23 @@ func (m *watchModel) looked(msg snapshotMsg) tea.Cmd {
 		m.remember(msg.snapshot.events)
 		m.scrollTo(m.top)
 	}
-	if m.again {
+	// The size of the file decides what is on the screen, and is known only now.
+	if m.again || m.snapshot != nil && !m.covered() && !m.hurried {
+		m.hurried = true
 		return m.look()
 	}
+	m.hurried = false
 	m.ticks++
 	next := tickMsg(m.ticks)
 	return tea.Tick(refreshTime, func(time.Time) tea.Msg { return next })
+}
+
+// covered says whether the last snapshot has all pages that are on the screen.
+func (m *watchModel) covered() bool {
+	s, l := m.snapshot, m.layout()
+	first := m.top * int64(l.perRow)
+	end := min(first+int64(l.mapRows*l.perRow), s.sum.pages)
+	return s.first <= first && end <= s.first+int64(len(s.cells))
 }
 
 // remember adds the events that are new. The mount itself remembers few, and

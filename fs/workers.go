@@ -1,0 +1,194 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// workers are the goroutines that answer requests. One of them, always the same,
+// is the fastest: whichever thread the kernel wakes next is the one whose caches
+// are warm, and no request pays for starting another. So a second one starts only
+// when the first is held up:
+//
+//   - a request that is known to wait (fsync, a reader of events) calls for a
+//     replacement before it does;
+//   - the lookout sees that every worker has been in the same request for a
+//     tick;
+//   - the lookout sees that there was no idle worker for many ticks, and there
+//     are processors to spare.
+//
+// A worker that becomes idle while another one is ends.
+type workers struct {
+	s     *Session
+	group sync.WaitGroup
+	// fatal holds what ended the session early.
+	fatal chan error
+
+	idle    atomic.Int32  // workers that wait for a request, or are about to
+	running atomic.Int32  // all workers
+	begun   atomic.Uint64 // requests so far
+
+	// The lookout sleeps while there are no requests.
+	asleep atomic.Bool
+	rouse  chan struct{}
+	stop   chan struct{}
+}
+
+const (
+	// lookoutTick is how often the lookout looks, and so how long a request can
+	// keep others waiting.
+	lookoutTick = time.Millisecond
+	// lookoutPatience is how many ticks without a request send the lookout to
+	// sleep; lookoutBusy is how many without an idle worker call for one more.
+	lookoutPatience = 50
+	lookoutBusy     = 20
+)
+
+// SpareSlots is how many more slots than processors Go's scheduler should have
+// (runtime.GOMAXPROCS) in a process that serves: a worker that waits in read(2)
+// keeps its slot only while others are free, and without one has to queue for a
+// slot at every request.
+const SpareSlots = 2
+
+// serve runs workers until there are no more requests, and returns what ended
+// them early, if anything did.
+func (p *workers) serve(s *Session) error {
+	p.s = s
+	p.fatal = make(chan error, 1)
+	p.rouse = make(chan struct{}, 1)
+	p.stop = make(chan struct{})
+	p.start()
+	var lookout sync.WaitGroup
+	lookout.Go(p.lookout)
+	p.group.Wait()
+	close(p.stop)
+	lookout.Wait()
+	select {
+	case err := <-p.fatal:
+		return err
+	default:
+		return nil
+	}
+}
+
+// start starts a worker. It counts as idle until its first request.
+func (p *workers) start() {
+	p.idle.Add(1)
+	p.running.Add(1)
+	p.group.Go(p.work)
+}
+
+// worker reads requests and answers them, one at a time.
+type worker struct {
+	replier
+	s *Session
+}
+
+// work reads and answers requests until there are no more, or another worker is
+// idle.
+func (p *workers) work() {
+	defer p.running.Add(-1)
+	w := &worker{s: p.s}
+	w.dev = p.s.dev
+	for {
+		request, err := p.s.conn.ReadRequest()
+		p.idle.Add(-1)
+		switch {
+		case err == nil:
+			p.begun.Add(1)
+			if p.asleep.Load() {
+				p.wake()
+			}
+			w.answer(request)
+		case errors.Is(err, io.EOF):
+			p.s.control.waiters.close()
+			return
+		case errors.Is(err, syscall.EINTR), errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.ENOENT):
+			// ENOENT: the request was interrupted before it could be read.
+		default:
+			select {
+			case p.fatal <- fmt.Errorf("reading a request: %w", err):
+			default:
+			}
+			p.s.control.waiters.close()
+			return
+		}
+		if p.idle.Add(1) > 1 {
+			p.idle.Add(-1)
+			return
+		}
+	}
+}
+
+// willWait is called by a request that may take long, so that others need not
+// wait for it.
+func (p *workers) willWait() {
+	if p.idle.Load() == 0 {
+		p.start()
+	}
+}
+
+// wake ends the lookout's sleep.
+func (p *workers) wake() {
+	p.asleep.Store(false)
+	select {
+	case p.rouse <- struct{}{}:
+	default:
+	}
+}
+
+// lookout starts workers where those there are do not suffice.
+func (p *workers) lookout() {
+	tick := time.NewTimer(lookoutTick)
+	defer tick.Stop()
+	most := int32(max(runtime.NumCPU()/2, 1))
+	quiet, busy := 0, 0
+	for {
+		before := p.begun.Load()
+		tick.Reset(lookoutTick)
+		select {
+		case <-p.stop:
+			return
+		case <-tick.C:
+		}
+		idle, progress := p.idle.Load(), p.begun.Load() != before
+		switch {
+		case idle > 0 && !progress:
+			quiet++
+		case idle == 0 && !progress:
+			quiet = 0
+			p.start() // all are held up
+		default:
+			quiet = 0
+		}
+		if idle == 0 {
+			busy++
+		} else {
+			busy = 0
+		}
+		if busy >= lookoutBusy && p.running.Load() < most {
+			busy = 0
+			p.start()
+		}
+		if quiet >= lookoutPatience {
+			quiet = 0
+			p.asleep.Store(true)
+			// A request that began before it could see that the lookout sleeps
+			// is held up for a moment at the most: it is looked at once more.
+			if p.idle.Load() > 0 {
+				select {
+				case <-p.stop:
+					return
+				case <-p.rouse:
+				}
+			}
+			p.asleep.Store(false)
+		}
+	}
+}
