@@ -46,8 +46,10 @@ lint: ## gofmt, go vet, staticcheck
 	go vet ./...
 	go tool staticcheck ./...
 
-install: build ## install the command and its shell completions under PREFIX
+install: build ## install the command, its man pages and its shell completions under PREFIX
 	install -D -m 755 bin/mapfs '$(DESTDIR)$(PREFIX)/bin/mapfs'
+	install -D -m 644 docs/man/mapfs.1 '$(DESTDIR)$(PREFIX)/share/man/man1/mapfs.1'
+	install -D -m 644 docs/man/mapfs-control.5 '$(DESTDIR)$(PREFIX)/share/man/man5/mapfs-control.5'
 	@for shell in bash:bash-completion/completions/mapfs zsh:zsh/site-functions/_mapfs \
 		fish:fish/vendor_completions.d/mapfs.fish; do \
 		to="$(DESTDIR)$(PREFIX)/share/$${shell#*:}"; \
@@ -57,6 +59,8 @@ install: build ## install the command and its shell completions under PREFIX
 
 uninstall: ## remove what install installed
 	rm -f '$(DESTDIR)$(PREFIX)/bin/mapfs' \
+		'$(DESTDIR)$(PREFIX)/share/man/man1/mapfs.1' \
+		'$(DESTDIR)$(PREFIX)/share/man/man5/mapfs-control.5' \
 		'$(DESTDIR)$(PREFIX)/share/bash-completion/completions/mapfs' \
 		'$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_mapfs' \
 		'$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/mapfs.fish'

@@ -256,11 +256,15 @@ func (c *command) msyncFlags() (int, error) {
 func (c *command) explain(err error, size int64) error {
 	errno := errnoOf(err)
 	why := err.Error()
-	switch errno {
-	case syscall.ENOMEM:
-		why = fmt.Sprintf("the range is not mapped: the file has %d bytes (%v)", size, err)
-	case syscall.EBUSY:
-		why = fmt.Sprintf("pages in the range are locked by mlock (%v)", err)
+	switch {
+	case errno == syscall.ENOMEM && c.verb == "mlock":
+		why = fmt.Sprintf("either the range is not mapped, for the file has %d bytes, or more may not be locked (RLIMIT_MEMLOCK)", size)
+	case errno == syscall.ENOMEM:
+		why = fmt.Sprintf("the range is not mapped: the file has %d bytes", size)
+	case errno == syscall.EBUSY, errno == syscall.EINVAL && c.verb == "madvise":
+		why = "pages in the range are locked by mlock"
+	case errno == syscall.EPERM && c.verb == "mlock":
+		why = "the daemon may not lock memory (RLIMIT_MEMLOCK is 0)"
 	}
 	return &refusal{errno, c.verb + ": " + why}
 }

@@ -98,7 +98,11 @@ func (s *Session) adopt(n *node, fd int, readable, writable bool) (*mapping.File
 		unix.Close(fd)
 		return nil, syscall.ESTALE
 	}
-	return s.files.Open(fd, &st, readable, writable)
+	f, err := s.files.Open(fd, &st, readable, writable)
+	if err == nil && f.Name() == "" {
+		f.SetName(s.pathOf(n))
+	}
+	return f, err
 }
 
 // openBacking opens a regular file of the backing directory. A file is opened

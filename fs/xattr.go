@@ -117,13 +117,15 @@ func (w *worker) getxattr(r *fuse.GetxattrRequest) error {
 }
 
 func (w *worker) listxattr(r *fuse.ListxattrRequest) error {
+	n := w.s.nodes.get(r.Node)
+	stats := w.s.opts.XattrStats && n != nil && n.kind == modeRegular
 	return w.xattrValue(r.Node, r.Size, func(path string, follow bool, buf []byte) (int, error) {
 		list := unix.Llistxattr
 		if follow {
 			list = unix.Listxattr
 		}
 		n, err := list(path, buf)
-		if err != nil || !w.s.opts.XattrStats {
+		if err != nil || !stats {
 			return n, os.NewSyscallError("listxattr", err)
 		}
 		const own = xattrDirty + "\x00" + xattrUnsynced + "\x00"

@@ -1,6 +1,7 @@
 package mapping
 
 import (
+	"math"
 	"os"
 	"slices"
 	"syscall"
@@ -24,8 +25,11 @@ func (f *File) pagesOf(call string, off, length int64) (Range, error) {
 		return Range{}, os.NewSyscallError(call, syscall.ENOMEM)
 	}
 	if length == 0 {
-		g.End = max(end, off)
-	} else if g.End, ok = PageUp(g.End); !ok || g.End > end {
+		g.End = end
+	} else if g.End, ok = PageUp(g.End); !ok {
+		g.End = math.MaxInt64
+	}
+	if g.End > end || off > 0 && off >= end {
 		// Past the last page of the file nothing is mapped that could be meant.
 		return Range{}, os.NewSyscallError(call, syscall.ENOMEM)
 	}
@@ -154,13 +158,15 @@ func (f *File) Madvise(off, length int64, advice int) error {
 }
 
 // Mlock is mlock(2) on the pages from off: length bytes, or to the end of the
-// file if length is 0. The mapping is not evicted while any page is locked.
+// file if length is 0. While any page is locked the mapping is not evicted, and
+// the file stays open when nobody uses it.
 func (f *File) Mlock(off, length int64) error {
 	return f.withPages("mlock", off, length, func(g Range, mem []byte) error {
 		if err := unix.Mlock(mem); err != nil {
 			return os.NewSyscallError("mlock", err)
 		}
 		f.locked = append(f.locked, g)
+		f.pinned.Store(true)
 		return nil
 	})
 }
@@ -181,6 +187,7 @@ func (f *File) Munlock(off, length int64) error {
 			}
 		}
 		f.locked = slices.Clip(left)
+		f.pinned.Store(len(left) > 0)
 		return nil
 	})
 }

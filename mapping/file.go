@@ -63,7 +63,8 @@ type File struct {
 	failure  error
 	failures atomic.Uint64
 	failed   bool
-	locked   []Range // what mlock(2) keeps in memory; guarded by syncMu
+	locked   []Range     // what mlock(2) keeps in memory; guarded by syncMu
+	pinned   atomic.Bool // locked is not empty
 
 	mu       sync.RWMutex
 	fd       int

@@ -225,6 +225,41 @@ func TestUnsyncedOutlivesTheFile(t *testing.T) {
 	}
 }
 
+// TestLockedFilesStay: mlock promises that the pages stay in memory, so the file
+// stays mapped when nobody uses it.
+func TestLockedFilesStay(t *testing.T) {
+	dir := t.TempDir()
+	table := newTestTable(t, Config{MaxIdle: 1}, nil)
+	path := filepath.Join(dir, "locked")
+	f := use(t, table, path, true)
+	if !f.Ref() {
+		f = table.Find(f.ID())
+	}
+	if err := f.Mlock(0, 0); err != nil {
+		t.Skipf("mlock: %v", err)
+	}
+	f.Release(false)
+	for _, name := range []string{"a", "b", "c"} {
+		use(t, table, filepath.Join(dir, name), true)
+	}
+	table.Forget(f.ID(), false)
+	g := table.Find(f.ID())
+	if g != f {
+		t.Fatal("a file with locked pages was given up")
+	}
+	if addr, _, _ := g.Mapped(); addr == 0 {
+		t.Error("a file with locked pages was unmapped")
+	}
+	if err := g.Munlock(0, 0); err != nil {
+		t.Fatal(err)
+	}
+	g.Release(false)
+	if g := table.Find(f.ID()); g != nil {
+		g.Unref()
+		t.Error("the file is kept after munlock")
+	}
+}
+
 func TestCommands(t *testing.T) {
 	onEachFS(t, func(t *testing.T, dir string) {
 		f, path := testFile(t, dir)
@@ -256,6 +291,7 @@ func TestCommands(t *testing.T) {
 			{0, 5 * PageSize, unix.MS_SYNC, syscall.ENOMEM},
 			{4 * PageSize, PageSize, unix.MS_SYNC, syscall.ENOMEM},
 			{0, 1<<63 - 1, unix.MS_SYNC, syscall.ENOMEM},
+			{4 * PageSize, 0, unix.MS_SYNC, syscall.ENOMEM},
 		} {
 			errnoIs(t, f.Msync(c.off, c.length, c.flags), c.want)
 		}

@@ -259,14 +259,16 @@ func (t *Table) release(f *File) {
 	t.mu.Lock()
 	f.refs--
 	if f.refs == 0 {
-		if f.last.keep && !t.closed {
+		if (f.last.keep || f.pinned.Load() && f.last.linked) && !t.closed {
 			f.idleAt = t.idle.PushBack(f)
 			select {
 			case t.wake <- struct{}{}:
 			default:
 			}
 			if t.idle.Len() > t.maxIdle {
-				drop = append(drop, t.idle.Front().Value.(*File))
+				if oldest := t.oldestIdleLocked(); oldest != nil {
+					drop = append(drop, oldest)
+				}
 			}
 		} else {
 			drop = append(drop, f)
@@ -279,6 +281,17 @@ func (t *Table) release(f *File) {
 	for _, f := range drop {
 		f.discard()
 	}
+}
+
+// oldestIdleLocked returns the file that has been idle longest and is not kept by
+// mlock, or nil. t.mu must be held.
+func (t *Table) oldestIdleLocked() *File {
+	for e := t.idle.Front(); e != nil; e = e.Next() {
+		if f := e.Value.(*File); !f.pinned.Load() {
+			return f
+		}
+	}
+	return nil
 }
 
 // forgetLocked takes f, which has no references, out of the table and remembers
@@ -303,7 +316,7 @@ func (t *Table) Forget(id ID, gone bool) {
 	}
 	t.mu.Lock()
 	f := t.files[id]
-	if f == nil || f.refs > 0 {
+	if f == nil || f.refs > 0 || f.pinned.Load() && !gone {
 		t.mu.Unlock()
 		return
 	}
@@ -390,7 +403,7 @@ func (t *Table) sweep() bool {
 		var st unix.Stat_t
 		err := f.WithDescriptor(func(fd int) error { return fstat(fd, &st) })
 		t.mu.Lock()
-		if err != nil || st.Nlink == 0 || time.Since(f.last.at) >= idleTime {
+		if err != nil || st.Nlink == 0 || time.Since(f.last.at) >= idleTime && !f.pinned.Load() {
 			f.last.keep = false
 			f.last.linked = err == nil && st.Nlink > 0
 		}
