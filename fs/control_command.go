@@ -63,8 +63,11 @@ func parseCommand(line string) (command, error) {
 			continue
 		}
 		key, value, found := strings.Cut(word, "=")
-		if !found {
+		switch {
+		case !found:
 			key, value = "", word
+		case key == "":
+			return c, invalid("%s: %s has no name before the =", c.verb, abbreviate(word))
 		}
 		if value, err = unquote(value); err != nil {
 			return c, invalid("%s: the quotes in %s do not match", c.verb, abbreviate(word))

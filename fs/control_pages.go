@@ -72,13 +72,9 @@ func (t *mapText) add(b []byte, run mapping.PageRun) []byte {
 	left := run.End - run.First
 	for left > 0 {
 		if t.used == 0 && left >= mapRow && t.equal >= mapSqueeze && c == t.last {
-			// The stretch goes on: whole rows of it are not shown.
+			// Rows that are not shown need not be made.
 			rows := left / mapRow
-			if t.equal == mapSqueeze {
-				b = append(b, "*\n"...)
-			}
-			t.equal += rows
-			t.page += rows * mapRow
+			b = t.squeeze(b, rows)
 			left -= rows * mapRow
 			continue
 		}
@@ -95,19 +91,35 @@ func (t *mapText) add(b []byte, run mapping.PageRun) []byte {
 	return b
 }
 
+// squeeze passes over whole rows that continue a stretch of equal ones; the first
+// of them is shown as an asterisk.
+func (t *mapText) squeeze(b []byte, rows int64) []byte {
+	if t.equal == mapSqueeze {
+		b = append(b, "*\n"...)
+	}
+	t.equal += rows
+	t.page += rows * mapRow
+	return b
+}
+
 // flush ends the row.
 func (t *mapText) flush(b []byte) []byte {
 	row := t.row[:t.used]
+	t.used = 0
+	whole := len(row) == mapRow && strings.Count(string(row), string(row[0])) == mapRow
+	if whole && row[0] == t.last && t.equal >= mapSqueeze {
+		return t.squeeze(b, 1)
+	}
 	b = fmt.Appendf(b, "%12d  %s\n", t.page*mapping.PageSize, row)
-	if whole := t.used == mapRow && strings.Count(string(row), string(row[0])) == mapRow; !whole {
+	switch {
+	case !whole:
 		t.equal, t.last = 0, 0
-	} else if row[0] == t.last {
+	case row[0] == t.last:
 		t.equal++
-	} else {
+	default:
 		t.equal, t.last = 1, row[0]
 	}
-	t.page += int64(t.used)
-	t.used = 0
+	t.page += int64(len(row))
 	return b
 }
 

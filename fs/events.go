@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"bytes"
 	"fmt"
 	"strconv"
 	"sync"
@@ -37,6 +38,7 @@ type eventLog struct {
 	rendered uint64 // events that are in the text, or lost
 	text     []byte // the newest text
 	base     int64  // where it begins, counted from the first byte ever
+	lines    int64  // how many lines came before it
 }
 
 // loggedEvent is an event and when it happened.
@@ -106,6 +108,7 @@ func (l *eventLog) renderLocked() {
 			excess++
 		}
 		l.base += int64(excess)
+		l.lines += int64(bytes.Count(l.text[:excess], newline))
 		l.text = append(l.text[:0], l.text[excess:]...)
 	}
 }
@@ -239,15 +242,21 @@ type eventsHandle struct {
 	nonblock bool
 
 	mu sync.Mutex
-	// at is where in all the text the reader is; expected is the offset it
-	// asks for if it reads on. The two differ for who began after the oldest
-	// text was gone.
-	at, expected int64
+	// at is where in all the text the reader is, after lines lines; expected
+	// is the offset it asks for if it reads on. The two differ for who began
+	// after the oldest text was gone.
+	at, lines, expected int64
 }
+
+// unknownLines is the line of a reader that went to some offset.
+const unknownLines = -1
 
 // open makes a handle. A reader starts with the oldest text there is.
 func (l *eventLog) open(r *fuse.OpenRequest) controlHandle {
-	return &eventsHandle{log: l, nonblock: r.Flags&fuse.OpenNonblock != 0}
+	l.textMu.Lock()
+	defer l.textMu.Unlock()
+	l.renderLocked()
+	return &eventsHandle{log: l, nonblock: r.Flags&fuse.OpenNonblock != 0, at: l.base, lines: l.lines}
 }
 
 // read returns text from where the reader is, and waits for an event at the end.
@@ -255,10 +264,10 @@ func (h *eventsHandle) read(w *worker, off int64, size int) ([]byte, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if off != h.expected {
-		h.at = off // a seek: counted from the first byte ever
+		h.at, h.lines = off, unknownLines // a seek: counted from the first byte ever
 	}
 	for {
-		out, seen := h.log.take(&h.at, size)
+		out, seen := h.log.take(h, size)
 		if len(out) > 0 {
 			h.expected = off + int64(len(out))
 			return out, nil
@@ -276,24 +285,35 @@ func (h *eventsHandle) read(w *worker, off int64, size int) ([]byte, error) {
 	}
 }
 
-// take returns up to size bytes of text from *at on, whole lines if it can, and
-// how many events the text holds. A reader that is too far back is moved to the
-// oldest text and told how much it lost.
-func (l *eventLog) take(at *int64, size int) (out []byte, seen uint64) {
+// take returns up to size bytes of text from where h is, whole lines if it can,
+// and how many events the text holds. A reader that is too far back is moved to
+// the oldest text and told how many events it lost. h.mu must be held.
+func (l *eventLog) take(h *eventsHandle, size int) (out []byte, seen uint64) {
 	l.textMu.Lock()
 	defer l.textMu.Unlock()
 	l.renderLocked()
-	if *at < l.base {
-		*at = l.base
+	if h.at < l.base {
+		if h.lines != unknownLines {
+			out = fmt.Appendf(out, "%s %d lost - n=%d\n", eventTime(time.Now()), l.lines, l.lines-h.lines)
+		}
+		h.at, h.lines = l.base, l.lines
 	}
-	from := int(*at - l.base)
-	if from >= len(l.text) {
-		return nil, l.rendered
+	text := l.text[min(h.at-l.base, int64(len(l.text))):]
+	if room := size - len(out); len(text) > room {
+		text = text[:max(room, 0)]
+		if end := bytes.LastIndexByte(text, '\n'); end >= 0 {
+			text = text[:end+1]
+		}
 	}
-	out = append(out, l.text[from:min(from+size, len(l.text))]...)
-	*at += int64(len(out))
-	return out, l.rendered
+	h.at += int64(len(text))
+	if h.lines != unknownLines {
+		h.lines += int64(bytes.Count(text, newline))
+	}
+	return append(out, text...), l.rendered
 }
+
+// newline ends an event's line.
+var newline = []byte{'\n'}
 
 // waiters are the requests that wait for something, so that an interrupt or the
 // end of the session can end the wait.

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -52,11 +53,12 @@ func mounted(t *testing.T, opts Options) (backing, mountpoint string) {
 	return opts.Backing, opts.Mountpoint
 }
 
-// shell runs a command as a client of a mount and returns what it printed.
+// shell runs a command in a directory as a client of a mount and returns what it
+// printed. The shell goes to the directory by itself: between fork and exec the
+// client still is this process, which could then wait for itself.
 func shell(t *testing.T, dir, command string) string {
 	t.Helper()
-	cmd := exec.Command("timeout", "60", "sh", "-ec", command)
-	cmd.Dir = dir
+	cmd := exec.Command("timeout", "60", "sh", "-ec", "cd '"+dir+"'; "+command)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s: %v\n%s", command, err, out)
@@ -85,7 +87,7 @@ func TestRequestsDoNotAllocate(t *testing.T) {
 		// few requests around its reads are spread over all of them.
 		perRequest := float64(after.TotalAlloc-before.TotalAlloc) / (rounds * requests)
 		t.Logf("%s: %.0f bytes, %.2f allocations per request", name, perRequest, float64(after.Mallocs-before.Mallocs)/(rounds*requests))
-		if perRequest > 300 {
+		if perRequest > 300 && !raceEnabled {
 			t.Errorf("%s: %.0f bytes per request are allocated, want about 130", name, perRequest)
 		}
 	}
@@ -127,6 +129,25 @@ func TestNothingIsLeft(t *testing.T) {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
+}
+
+// TestManySessions mounts and unmounts at once, with requests of every kind of
+// wait under way at the end.
+func TestManySessions(t *testing.T) {
+	for i := range 25 {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			_, mnt := mounted(t, Options{DefaultPermissions: true})
+			shell(t, mnt, "echo x > f & sync . & timeout 0.05 cat .mapfs/events > /dev/null || true; wait")
+		})
+	}
+}
+
+// TestSlowRequestsDoNotHoldOthersUp: readers of events that wait for ever leave
+// workers for everybody else.
+func TestSlowRequestsDoNotHoldOthersUp(t *testing.T) {
+	_, mnt := mounted(t, Options{DefaultPermissions: true})
+	shell(t, mnt, `for i in 1 2 3 4 5 6 7 8; do timeout 2 cat .mapfs/events > /dev/null & done
+		sleep 0.2; for i in $(seq 100); do echo $i > f; [ "$(cat f)" = $i ]; done; wait`)
 }
 
 // TestMountInsideBacking: a filesystem mounted inside the backing directory

@@ -30,6 +30,11 @@ type workers struct {
 	// fatal holds what ended the session early.
 	fatal chan error
 
+	// mu guards ended: no worker is started after one was told that there are
+	// no more requests.
+	mu    sync.Mutex
+	ended bool
+
 	idle    atomic.Int32  // workers that wait for a request, or are about to
 	running atomic.Int32  // all workers
 	begun   atomic.Uint64 // requests so far
@@ -77,8 +82,14 @@ func (p *workers) serve(s *Session) error {
 	}
 }
 
-// start starts a worker. It counts as idle until its first request.
+// start starts a worker, unless the session has ended. It counts as idle until its
+// first request.
 func (p *workers) start() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended {
+		return
+	}
 	p.idle.Add(1)
 	p.running.Add(1)
 	p.group.Go(p.work)
@@ -107,7 +118,7 @@ func (p *workers) work() {
 			}
 			w.answer(request)
 		case errors.Is(err, io.EOF):
-			p.s.control.waiters.close()
+			p.end()
 			return
 		case errors.Is(err, syscall.EINTR), errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.ENOENT):
 			// ENOENT: the request was interrupted before it could be read.
@@ -116,7 +127,7 @@ func (p *workers) work() {
 			case p.fatal <- fmt.Errorf("reading a request: %w", err):
 			default:
 			}
-			p.s.control.waiters.close()
+			p.end()
 			return
 		}
 		if p.idle.Add(1) > 1 {
@@ -124,6 +135,14 @@ func (p *workers) work() {
 			return
 		}
 	}
+}
+
+// end notes that there are no more requests, and ends those that wait.
+func (p *workers) end() {
+	p.mu.Lock()
+	p.ended = true
+	p.mu.Unlock()
+	p.s.control.waiters.close()
 }
 
 // willWait is called by a request that may take long, so that others need not

@@ -31,7 +31,8 @@ const scriptLimit = 2 * time.Minute
 //	gone PID                     wait until the process has ended
 //	await-output FILE TEXT       wait until the file has the text
 //
-// and the condition [root].
+// and the condition [root]. $MAPFS is the command under test, and `$CLIENT client`
+// runs the verbs of verbs_test.go.
 func TestScript(t *testing.T) {
 	requireFUSE(t)
 	eachFS(t, func(t *testing.T, dir string) {
@@ -70,6 +71,11 @@ func setupScript(env *testscript.Env) error {
 	}
 	env.Setenv("PATH", bin+":"+os.Getenv("PATH"))
 	env.Setenv("MAPFS", mapfsBin)
+	client, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	env.Setenv("CLIENT", client)
 	t, ok := env.T().(testing.TB)
 	if !ok {
 		return errors.New("testscript runs outside a test")

@@ -252,6 +252,9 @@ func (f *File) discard() {
 	defer f.syncMu.Unlock()
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.fd < 0 {
+		return // the table was closed before the last reference was given back
+	}
 	f.dropMappingLocked()
 	if err := f.sys.close(f.fd); err != nil {
 		f.table.log.Warn("close of a backing file", "error", err)

@@ -1,0 +1,276 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"unicode/utf8"
+
+	"bazil.org/fuse"
+
+	"mapfs/mapping"
+)
+
+func TestParseCommand(t *testing.T) {
+	for _, c := range []struct {
+		line string
+		want string // verb, then the arguments in their order as key=%q
+	}{
+		{"msync", "msync"},
+		{" msync \t\r\n", "msync"},
+		{"msync offset=0 length=4096", `msync offset="0" length="4096"`},
+		{"msync\toffset=0\t", `msync offset="0"`},
+		{"mmap file=a=b", `mmap file="a=b"`},
+		{"mmap file=", `mmap file=""`},
+		{"munmap one", `munmap ="one"`},
+		{`mmap file="a b"`, `mmap file="a b"`},
+		{`mmap file="a \"b\" \\ \n \xff"`, `mmap file="a \"b\" \\ \n \xff"`},
+		{`mmap file=""`, `mmap file=""`},
+		{"mmap file=ümläut", `mmap file="ümläut"`},
+		{`mmap name="a=b" file=c`, `mmap name="a=b" file="c"`},
+	} {
+		got, err := parseCommand(c.line)
+		text := got.verb
+		for _, key := range got.keys {
+			text += fmt.Sprintf(" %s=%q", key, got.args[key])
+		}
+		if err != nil || text != c.want {
+			t.Errorf("parseCommand(%q) = %s, %v; want %s", c.line, text, err, c.want)
+		}
+	}
+	for _, line := range []string{
+		"msync offset=0 offset=1", "msync a b", `msync "`, `msync x="`, `msync x="a`, `msync x=a"`, `msync x="a"b`,
+		`msync x="\q"`, `"`, "\x00", "msync \x00", "\xff", `msync x="a` + "\n" + `b"`,
+	} {
+		if got, err := parseCommand(line); err == nil {
+			t.Errorf("parseCommand(%q) = %+v, want an error", line, got)
+		}
+	}
+}
+
+// commandSeeds are lines that were worth a thought.
+var commandSeeds = []string{
+	"", " ", "\n", "msync", "msync offset=0 length=4096 flags=sync", "msync offset=4096", "msync offset=100",
+	"msync offset=-1", "msync offset=9223372036854775807", "msync length=9223372036854775807",
+	"msync offset=4611686018427387904 length=9223372036854775807", "msync offset=18446744073709551615",
+	"msync flags=sync,async", "msync flags=async,invalidate", "msync flags=", "msync flags=,", "msync offset=0 offset=0",
+	"madvise advice=dontneed", "madvise advice=pageout length=1", "madvise advice=", "madvise advice=willneed offset=8192",
+	"mlock", "munlock", "mlock offset=4096 length=4096\nmsync flags=invalidate\nmunlock", "mlock\nmunlock offset=4096",
+	"msync\nmsync\n\n msync", "msync\nnonsense\nmsync", `msync offset="0"`, `msync offset="`, "\x00\xff", "msync\r\n",
+	"sync", `"msync"`, "=", "msync =", "msync ==", `msync x="\u202e"`, "msync \u00a0", "msync offset=٣",
+}
+
+// FuzzParseCommand: whatever the line, it is refused in a sentence or taken apart
+// so that it can be put together again.
+func FuzzParseCommand(f *testing.F) {
+	for _, seed := range commandSeeds {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, line string) {
+		c, err := parseCommand(line)
+		if err != nil {
+			checkSentence(t, line, err)
+			return
+		}
+		if len(c.keys) != len(c.args) {
+			t.Fatalf("%q: keys %q, arguments %q", line, c.keys, c.args)
+		}
+		again := c.verb
+		for _, key := range c.keys {
+			if _, ok := c.args[key]; !ok {
+				t.Fatalf("%q: key %q has no value", line, key)
+			}
+			if key == "" {
+				// Only a word that has no = and is no quoted one stands alone.
+				if c.args[""] == "" || strings.ContainsAny(c.args[""], "=\" \t\r\n\\") {
+					return
+				}
+				again += " " + c.args[key]
+				continue
+			}
+			if strings.Contains(key, `"`) {
+				return
+			}
+			again += " " + key + "=" + strconv.Quote(c.args[key])
+		}
+		d, err := parseCommand(again)
+		if err != nil || d.verb != c.verb || !slices.Equal(d.keys, c.keys) || len(d.args) != len(c.args) {
+			t.Fatalf("%q is %+v; put together, %q is %+v, %v", line, c, again, d, err)
+		}
+		for key, value := range c.args {
+			if d.args[key] != value {
+				t.Fatalf("%q: %s is %q, and then %q", line, key, value, d.args[key])
+			}
+		}
+	})
+}
+
+// checkSentence checks that an error of a command is fit to be shown.
+func checkSentence(t *testing.T, text string, err error) {
+	t.Helper()
+	var r *refusal
+	if !errors.As(err, &r) || r.errno == 0 {
+		t.Fatalf("%q: the error is %#v", text, err)
+	}
+	if s := r.sentence; s == "" || len(s) > 1000 || !utf8.ValidString(s) {
+		t.Fatalf("%q: the sentence is %q", text, s)
+	}
+	for _, c := range r.sentence {
+		if !strconv.IsPrint(c) {
+			t.Fatalf("%q: the sentence %q cannot be printed", text, r.sentence)
+		}
+	}
+}
+
+// commandTest returns a session with a file of three pages, all of it unsynced.
+func commandTest(t *testing.T) (*Session, *node, string) {
+	t.Helper()
+	s := unmounted(t)
+	s.notify.nodes = make(map[fuse.NodeID]bool) // nobody is told, but it is noted
+	if err := os.WriteFile(s.backing("f"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n := lookTest(t, s, "f")
+	f, err := s.acquire(n, accessWrite)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Release(true)
+	text := strings.Repeat("x", 3*int(mapping.PageSize))
+	if _, err := f.WriteAt([]byte(text), 0, mapping.Origin{}); err != nil {
+		t.Fatal(err)
+	}
+	return s, n, text
+}
+
+// unsyncedOf is what the tree shows as unsynced.
+func unsyncedOf(t *testing.T, s *Session, n *node) string {
+	t.Helper()
+	var b strings.Builder
+	if err := s.writeUnsynced(&b, n); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// FuzzFileCommand gives anything to a file's ctl. Whatever it does, it does not
+// change the file, and what it does not understand changes nothing at all.
+func FuzzFileCommand(f *testing.F) {
+	for _, seed := range commandSeeds {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		s, n, want := commandTest(t)
+		before := unsyncedOf(t, s, n)
+		h := &ctlHandle{target: n}
+		answer, err := h.run(s, text)
+		if err != nil {
+			checkSentence(t, text, err)
+			errno := errnoOf(err)
+			if !slices.Contains([]syscall.Errno{syscall.EINVAL, syscall.ENOMEM, syscall.EBUSY, syscall.EPERM}, errno) {
+				t.Fatalf("%q: errno %v, %v", text, errno, err)
+			}
+			// Of one line that is refused nothing was done.
+			if got := unsyncedOf(t, s, n); !strings.Contains(strings.TrimSpace(text), "\n") && got != before {
+				t.Fatalf("%q was refused, but unsynced is %q and was %q", text, got, before)
+			}
+		} else {
+			lines := strings.FieldsFunc(text, func(r rune) bool { return r == '\n' })
+			lines = slices.DeleteFunc(lines, func(l string) bool { return strings.TrimSpace(l) == "" })
+			if answer != strings.Repeat("ok\n", len(lines)) || answer == "" {
+				t.Fatalf("%q: the answer is %q", text, answer)
+			}
+		}
+		got, err := os.ReadFile(s.backing("f"))
+		if err != nil || string(got) != want {
+			t.Fatalf("%q changed the file: %d bytes, %v", text, len(got), err)
+		}
+		if f := s.files.Find(n.key); f == nil || f.Failure() != nil {
+			t.Fatalf("%q: the file is gone or has failed", text)
+		} else {
+			f.Unref()
+		}
+	})
+}
+
+// FuzzRootCommand gives anything to the mount's ctl.
+func FuzzRootCommand(f *testing.F) {
+	for _, seed := range commandSeeds {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		s, n, _ := commandTest(t)
+		before := unsyncedOf(t, s, n)
+		_, err := (&ctlHandle{}).run(s, text)
+		if err == nil {
+			if got := unsyncedOf(t, s, n); got != "" {
+				t.Fatalf("%q: unsynced is %q", text, got)
+			}
+			return
+		}
+		checkSentence(t, text, err)
+		if got := unsyncedOf(t, s, n); !strings.Contains(text, "sync") && got != before {
+			t.Fatalf("%q was refused, but unsynced is %q and was %q", text, got, before)
+		}
+	})
+}
+
+// TestInvalidateNotifies: after msync with MS_INVALIDATE the kernel is told to
+// drop what it has cached, by the notifier and not by the request.
+func TestInvalidateNotifies(t *testing.T) {
+	for text, want := range map[string]bool{
+		"msync": false, "msync flags=async": false, "madvise advice=dontneed": false,
+		"msync flags=invalidate": true, "msync flags=sync,invalidate": true,
+		"msync offset=100 flags=invalidate": false,
+	} {
+		s, n, _ := commandTest(t)
+		_, _ = (&ctlHandle{target: n}).run(s, text)
+		if got := s.notify.nodes[n.id]; got != want {
+			t.Errorf("%q: the kernel is told: %v, want %v", text, got, want)
+		}
+	}
+}
+
+// TestCtlAnswer: the answer is read from where the descriptor's offset is after
+// the write, in pieces of any size.
+func TestCtlAnswer(t *testing.T) {
+	s, n, _ := commandTest(t)
+	w := &worker{s: s}
+	h := &ctlHandle{target: n}
+	for _, c := range []struct {
+		text string
+		off  int64 // where the write leaves the descriptor
+		want string
+	}{
+		{"msync\nmsync\n", 12, "ok\nok\n"},
+		{"nonsense", 12, "unknown command \"nonsense\"; a file's are msync, madvise, mlock, munlock\n"},
+		{"msync", 17, "ok\n"},
+	} {
+		err := h.write(w, []byte(c.text))
+		if (err == nil) != strings.HasPrefix(c.want, "ok") {
+			t.Errorf("write of %q: %v", c.text, err)
+		}
+		for _, size := range []int{1, 2, 1000} {
+			got, at := "", c.off
+			for {
+				b, err := h.read(w, at, size)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if len(b) == 0 {
+					break
+				}
+				got += string(b)
+				at += int64(len(b))
+			}
+			if got != c.want {
+				t.Errorf("answer to %q in pieces of %d: %q, want %q", c.text, size, got, c.want)
+			}
+		}
+	}
+}
