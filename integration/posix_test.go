@@ -83,7 +83,7 @@ func runCheck(t *testing.T, dir, backing, name string) {
 // its own in DIR, and in BACKING the same one unless that is "".
 func clientPosix(args []string) (err error) {
 	dir, backing, name := args[0], args[1], args[2]
-	checks := slices.Concat(posixChecks(), controlChecks())
+	checks := posixChecks()
 	i := slices.IndexFunc(checks, func(c check) bool { return c.name == name })
 	if i < 0 {
 		return fmt.Errorf("no check %q", name)
@@ -164,11 +164,11 @@ func (c *checkT) fail(msg string) {
 	for {
 		frame, more := frames.Next()
 		base := filepath.Base(frame.File)
-		if base != "posix_test.go" && strings.HasSuffix(base, "_test.go") {
-			// The check's own line is the outermost; helpers of a file are called by it.
+		if strings.HasPrefix(base, "posix_") && base != "posix_test.go" {
 			where = fmt.Sprintf("%s:%d: ", base, frame.Line)
+			break
 		}
-		if !more || strings.HasSuffix(frame.Function, ".clientPosix") {
+		if !more {
 			break
 		}
 	}

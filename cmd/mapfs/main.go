@@ -12,6 +12,8 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+
+	"mapfs/client"
 )
 
 // Exit codes; see "mapfs --help".
@@ -19,6 +21,9 @@ const (
 	exitDone   = 0
 	exitFailed = 1
 	exitUsage  = 2
+	// exitSignal is what a shell adds to the number of the signal that ended a
+	// process.
+	exitSignal = 128
 )
 
 // defaultPath is where a shell looks when PATH is not set.
@@ -55,6 +60,10 @@ func runOn(ctx context.Context, sys system, args []string, stdin io.Reader, stdo
 		return exitUsage
 	}
 	fmt.Fprintf(stderr, "mapfs: %v\n", err)
+	var fault *client.Fault
+	if errors.As(err, &fault) {
+		return exitSignal + int(fault.Signal)
+	}
 	var child childError
 	if errors.As(err, &child) {
 		return child.code
@@ -114,5 +123,6 @@ func newRootCommand(sys system) *cobra.Command {
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.AddCommand(newMountCommand(sys), newUmountCommand(sys), newVersionCommand(), newCompletionCommand())
 	root.AddCommand(viewers(sys)...)
+	root.AddCommand(clients(sys)...)
 	return root
 }
