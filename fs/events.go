@@ -238,7 +238,8 @@ func (l *eventLog) size() int64 {
 // eventsHandle is an open events file.
 type eventsHandle struct {
 	readOnly
-	log *eventLog
+	log      *eventLog
+	nonblock bool
 
 	mu sync.Mutex
 	// at is where in all the text the reader is, after lines lines; expected
@@ -251,11 +252,11 @@ type eventsHandle struct {
 const unknownLines = -1
 
 // open makes a handle. A reader starts with the oldest text there is.
-func (l *eventLog) open() controlHandle {
+func (l *eventLog) open(r *fuse.OpenRequest) controlHandle {
 	l.textMu.Lock()
 	defer l.textMu.Unlock()
 	l.renderLocked()
-	return &eventsHandle{log: l, at: l.base, lines: l.lines}
+	return &eventsHandle{log: l, nonblock: r.Flags&fuse.OpenNonblock != 0, at: l.base, lines: l.lines}
 }
 
 // read returns text from where the reader is, and waits for an event at the end.
@@ -271,7 +272,7 @@ func (h *eventsHandle) read(w *worker, off int64, size int) ([]byte, error) {
 			h.expected = off + int64(len(out))
 			return out, nil
 		}
-		if w.nonblock {
+		if h.nonblock {
 			return nil, syscall.EAGAIN
 		}
 		wake := h.log.waitFor(seen)
@@ -417,13 +418,6 @@ func (w *worker) controlPoll(r *fuse.PollRequest) error {
 			}
 		}
 	}
-	return w.send(bytesOf(&out))
-}
-
-// poll answers poll(2) of a file of the mount, which is always ready. ENOSYS would
-// make the kernel believe that of every file, events included.
-func (w *worker) poll(r *fuse.PollRequest) error {
-	out := pollOut{Revents: uint32(r.Events) & (unix.POLLIN | pollRdNorm | unix.POLLOUT | pollWrNorm)}
 	return w.send(bytesOf(&out))
 }
 
