@@ -90,9 +90,15 @@ func (p *workers) start() {
 	if p.ended {
 		return
 	}
-	p.idle.Add(1)
+	// The group has the worker before it counts as idle: the last other one may
+	// leave as soon as it does.
+	p.group.Add(1)
 	p.running.Add(1)
-	p.group.Go(p.work)
+	p.idle.Add(1)
+	go func() {
+		defer p.group.Done()
+		p.work()
+	}()
 }
 
 // worker reads requests and answers them, one at a time.
@@ -130,8 +136,9 @@ func (p *workers) work() {
 			p.end()
 			return
 		}
-		if p.idle.Add(1) > 1 {
-			p.idle.Add(-1)
+		// In one step: a worker on its way out must not look idle to another,
+		// or both would leave.
+		if !p.idle.CompareAndSwap(0, 1) {
 			return
 		}
 	}
