@@ -142,6 +142,18 @@ func TestManySessions(t *testing.T) {
 	}
 }
 
+// TestParallelClients: however workers come and go, there is one for the next
+// request, and the mount does not end by itself.
+func TestParallelClients(t *testing.T) {
+	_, mnt := mounted(t, Options{DefaultPermissions: true})
+	shell(t, mnt, `mkdir d; i=0; while [ $i -lt 300 ]; do echo $i > d/$i; i=$((i+1)); done
+		(timeout 6 sh -c 'while :; do cat d/* > /dev/null || exit 3; done' || [ $? = 124 ]) & a=$!
+		(timeout 6 sh -c 'while :; do cat d/* > /dev/null || exit 3; done' || [ $? = 124 ]) & b=$!
+		(timeout 6 sh -c 'while :; do touch x && rm x || exit 3; done' || [ $? = 124 ]) & c=$!
+		(timeout 6 sh -c 'while :; do cp -r d e && rm -r e || exit 3; done' || [ $? = 124 ]) & d=$!
+		wait $a; wait $b; wait $c; wait $d`)
+}
+
 // TestSlowRequestsDoNotHoldOthersUp: readers of events that wait for ever leave
 // workers for everybody else.
 func TestSlowRequestsDoNotHoldOthersUp(t *testing.T) {
