@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -90,14 +91,26 @@ func (n *node) keep(fd int) {
 	n.last = fd
 }
 
-// withLast calls fn with the descriptor that keep was given, or returns ESTALE.
+// withLast calls fn with a copy of the descriptor that keep was given, or returns
+// ESTALE. A copy, because fn may wait and may ask for n's names, and so must not
+// hold n.mu.
 func (n *node) withLast(fn func(fd int) error) error {
+	fd, err := n.copyLast()
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return fn(fd)
+}
+
+func (n *node) copyLast() (int, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.last < 0 {
-		return syscall.ESTALE
+		return -1, syscall.ESTALE
 	}
-	return fn(n.last)
+	fd, err := unix.FcntlInt(uintptr(n.last), unix.F_DUPFD_CLOEXEC, 0)
+	return fd, os.NewSyscallError("fcntl", err)
 }
 
 // forgotten gives up what n holds after the kernel has forgotten it.

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -188,6 +189,19 @@ var dataChecks = []check{
 		c.write(c.path("f"), "new")
 		c.holds(c.path("f"), "new")
 		c.fdHolds(fd, "bef"+strings.Repeat("\x00", 8997))
+	}},
+	{name: "unlinked_before_its_open", run: func(c *checkT) {
+		// The kernel knows the inode, so its open comes through, as one does that
+		// races with the unlink.
+		c.write(c.path("f"), "still there")
+		path := c.open(c.path("f"), unix.O_PATH, 0)
+		c.ok(unix.Unlink(c.path("f")), "unlink")
+		fd := c.open(fmt.Sprintf("/proc/self/fd/%d", path), unix.O_RDWR, 0)
+		c.fdHolds(fd, "still there")
+		_, err := unix.Pwrite(fd, []byte("!"), 11)
+		c.ok(err, "write")
+		c.fdHolds(fd, "still there!")
+		equal(c, c.fstat(fd).Size, int64(12), "size")
 	}},
 	{name: "two_unlinked_of_one_name", run: func(c *checkT) {
 		var fds []int
