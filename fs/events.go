@@ -140,6 +140,9 @@ func appendEvent(b []byte, seq uint64, e *loggedEvent) []byte {
 		b = fmt.Appendf(b, " pid=%d", e.PID)
 	case mapping.EventTruncate:
 		b = fmt.Appendf(b, " from=%d to=%d", e.Off, e.Length)
+	case mapping.EventCopy:
+		span()
+		b = fmt.Appendf(b, " pages=%d", e.Pages)
 	case mapping.EventMap, mapping.EventUnmap:
 		b = fmt.Appendf(b, " addr=%x length=%d", e.Addr, e.Length)
 	case mapping.EventMsync:
@@ -150,11 +153,18 @@ func appendEvent(b []byte, seq uint64, e *loggedEvent) []byte {
 			b = append(b, ` note="MS_ASYNC itself does nothing since Linux 2.6.19; sync_file_range started the write-back"`...)
 		}
 	case mapping.EventFault:
-		b = fmt.Appendf(b, " signal=SIGBUS addr=%x page=%d", e.Addr, e.Off/mapping.PageSize)
+		signal := "SIGBUS"
+		if e.Signal == syscall.SIGSEGV {
+			signal = "SIGSEGV"
+		}
+		b = fmt.Appendf(b, " signal=%s addr=%x page=%d", signal, e.Addr, e.Off/mapping.PageSize)
 	case mapping.EventOpen:
 		b = fmt.Appendf(b, " flags=%s pid=%d", openFlags(e.Flags), e.PID)
 	case mapping.EventClose:
 		b = fmt.Appendf(b, " flags=%s", openFlags(e.Flags))
+	}
+	if e.Mapping != "" {
+		b = append(append(b, " name="...), quotePath(e.Mapping)...)
 	}
 	return append(b, '\n')
 }

@@ -44,6 +44,7 @@ type Table struct {
 	observer    Observer
 	counters    Counters
 	remembered  rememberedFiles
+	arena       *Arena
 	maxMappings int64
 	maxIdle     int
 
@@ -107,6 +108,7 @@ func newTable(cfg Config, sys *system) *Table {
 	}
 	t.maxIdle = min(t.maxIdle, int(t.maxMappings))
 	t.probeVMWrite()
+	t.arena = newArena(t)
 	go t.janitor()
 	return t
 }
@@ -489,9 +491,10 @@ func (t *Table) evict() bool {
 }
 
 // Mappings returns the number of live mappings and the bytes of address space
-// they take.
+// they take, explicit ones included.
 func (t *Table) Mappings() (count, length int64) {
-	return t.mappings.Load(), t.mappedBytes.Load()
+	count, length = t.arena.size()
+	return count + t.mappings.Load(), length + t.mappedBytes.Load()
 }
 
 // SyncAll writes back every file that has unsynced bytes, and goes on after an
@@ -512,6 +515,7 @@ func (t *Table) SyncAll() error {
 
 // Close gives up every file. Nobody may use the table's files any more.
 func (t *Table) Close() {
+	t.arena.close()
 	t.mu.Lock()
 	t.closed = true
 	close(t.done)
