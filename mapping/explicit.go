@@ -49,7 +49,11 @@ type MapRequest struct {
 	Writable bool
 }
 
-const mmapFlags = unix.MAP_SHARED | unix.MAP_PRIVATE | unix.MAP_FIXED | unix.MAP_FIXED_NOREPLACE | unix.MAP_POPULATE | unix.MAP_LOCKED
+// What may be asked for.
+const (
+	protMask  = unix.PROT_READ | unix.PROT_WRITE | unix.PROT_EXEC
+	mmapFlags = unix.MAP_SHARED | unix.MAP_PRIVATE | unix.MAP_FIXED | unix.MAP_FIXED_NOREPLACE | unix.MAP_POPULATE | unix.MAP_LOCKED
+)
 
 // Mmap maps a file as mmap(2) does. f is the file, of which the caller has a
 // reference; the mapping takes one of its own. fd is a descriptor of it, which may
@@ -118,7 +122,7 @@ func (r *MapRequest) check() (int64, error) {
 		return 0, refuse("mmap", syscall.EINVAL, "the mapping has no name")
 	case r.Flags&^mmapFlags != 0, sharing != unix.MAP_SHARED && sharing != unix.MAP_PRIVATE:
 		return 0, refuse("mmap", syscall.EINVAL, "the flags %#x are not those of one mapping", r.Flags)
-	case r.Prot&^(unix.PROT_READ|unix.PROT_WRITE|unix.PROT_EXEC) != 0:
+	case r.Prot&^protMask != 0:
 		return 0, refuse("mmap", syscall.EINVAL, "the protection %#x has unknown bits", r.Prot)
 	case r.Offset < 0 || r.Offset%PageSize != 0:
 		return 0, refuse("mmap", syscall.EINVAL, "offset=%d is no multiple of the page size, %d", r.Offset, PageSize)

@@ -26,6 +26,9 @@ func (m *Mapping) Mprotect(off, length int64, prot int) error {
 }
 
 func (a *Arena) protect(s span, owner *Mapping, prot int) error {
+	if prot&^protMask != 0 {
+		return refuse("mprotect", syscall.EINVAL, "the protection %#x has unknown bits", prot)
+	}
 	a.changeMu.Lock()
 	defer a.changeMu.Unlock()
 	parts := a.list().in(s, owner)
