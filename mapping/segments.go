@@ -91,6 +91,9 @@ func (list segments) from(addr uintptr) int {
 
 // in returns the parts of segments that lie in s: of all mappings, or of one.
 func (list segments) in(s span, owner *Mapping) (parts segments) {
+	if s.start >= s.end {
+		return nil // no part of a segment is empty
+	}
 	for _, seg := range list[list.from(s.start):] {
 		if seg.start >= s.end {
 			break

@@ -89,6 +89,12 @@ func checkSegments(t *testing.T, list segments, base uintptr, model []pageOf) {
 			t.Fatalf("page %d is not its owner's alone", i)
 		}
 	}
+	for i := range model {
+		at := base + uintptr(i)*page
+		if nothing := list.in(span{at, at}, nil); len(nothing) > 0 {
+			t.Fatalf("no bytes at page %d are in %+v", i, nothing)
+		}
+	}
 	for length := 1; length <= len(model)+1; length++ {
 		want, run := -1, 0
 		for i := range model {
