@@ -30,12 +30,28 @@ func TestSegmentsModel(t *testing.T) {
 		s := span{base + uintptr(first)*page, base + uintptr(end)*page}
 		before := append(segments(nil), list...)
 		kept := list
-		if random.IntN(3) == 0 {
+		switch random.IntN(4) {
+		case 0:
 			list = list.without(s)
 			for i := first; i < end; i++ {
 				model[i] = pageOf{}
 			}
-		} else {
+		case 1:
+			// What one owner has there is taken away, or changed.
+			owner, keep := owners[random.IntN(len(owners))], random.IntN(2) == 0
+			parts := list.in(s, owner)
+			for i := range parts {
+				parts[i].prot = 7
+			}
+			list = list.apart(parts, keep)
+			for i := first; i < end; i++ {
+				if model[i].m == owner {
+					if model[i].prot = 7; !keep {
+						model[i] = pageOf{}
+					}
+				}
+			}
+		default:
 			p := pageOf{owners[random.IntN(len(owners))], random.IntN(2), random.IntN(4) == 0}
 			list = list.with(segment{s, p.m, p.prot, p.locked})
 			for i := first; i < end; i++ {
