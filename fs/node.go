@@ -223,6 +223,16 @@ func (t *nodeTable) forget(id fuse.NodeID, count uint64) *node {
 	return n
 }
 
+// close gives up what the nodes hold that the kernel did not forget one by one: an
+// unmount forgets all at once.
+func (t *nodeTable) close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, n := range t.byID {
+		n.forgotten()
+	}
+}
+
 // detach ends the inode's claim to its node and keeps fd, an O_PATH descriptor of
 // it, in the node: the inode's last name is gone, so its number may soon belong
 // to another file.

@@ -219,6 +219,7 @@ func (s *Session) close() {
 	s.control.kernel.Close()
 	s.handles.close()
 	s.files.Close()
+	s.nodes.close()
 	s.dirs.close()
 	s.devices.close()
 	unix.Close(s.dev)
