@@ -203,7 +203,7 @@ func (s *Session) controlAttr(n *controlNode, a *attr) error {
 		case fileMemory:
 			st.Size, _ = mapping.PageUp(target.Size)
 		case fileBacking:
-			st.Size = target.Size
+			st.Size = s.backingSize(n.target, target.Size)
 		}
 	}
 	if n.kind.isDir() {

@@ -57,7 +57,7 @@ func letter(flags mapping.PageFlags) byte {
 		flag   mapping.PageFlags
 		letter byte
 	}{
-		{mapping.PageWriteback, 'W'}, {mapping.PageDirty, 'D'}, {mapping.PageCopied, 'C'},
+		{mapping.PageCopied, 'C'}, {mapping.PageWriteback, 'W'}, {mapping.PageDirty, 'D'},
 		{mapping.PageUnsynced, 'U'}, {mapping.PageResident, 'R'},
 	} {
 		if flags&l.flag != 0 {

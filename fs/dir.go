@@ -51,6 +51,8 @@ func (s *Session) fillEntry(out *entryOut, st *unix.Stat_t, l link) *node {
 		if err := f.Stat(&now); err == nil {
 			*st = now
 		}
+	} else {
+		s.files.StatHeld(st)
 	}
 	out.Nodeid = uint64(n.id)
 	setTimeout(&out.EntryValid, &out.EntryValidNsec, s.opts.EntryTimeout)

@@ -135,6 +135,9 @@ func appendEvent(b []byte, seq uint64, e *loggedEvent) []byte {
 	switch e.Kind {
 	case mapping.EventRead, mapping.EventStore, mapping.EventExtend, mapping.EventZero, mapping.EventInvalidate:
 		span()
+	case mapping.EventCopy:
+		span()
+		b = fmt.Appendf(b, " pages=%d", e.Pages)
 	case mapping.EventWrite:
 		span()
 		b = fmt.Appendf(b, " pid=%d", e.PID)

@@ -13,6 +13,7 @@ const (
 	EventExtend                 // the file grew: Off to Off+Length are new
 	EventTruncate               // the size was set: from Off to Length
 	EventZero                   // stale bytes past the end were cleared
+	EventCopy                   // pages were copied on write: Pages of those from Off to Off+Length
 	EventMap                    // the file was mapped at Addr
 	EventUnmap                  // the mapping at Addr was given up
 	EventMsync                  // a write-back ended
@@ -26,7 +27,7 @@ const (
 // String returns the kind's name.
 func (k Kind) String() string {
 	return [...]string{
-		"read", "write", "store", "extend", "truncate", "zero", "map", "unmap", "msync",
+		"read", "write", "store", "extend", "truncate", "zero", "copy", "map", "unmap", "msync",
 		"fault", "invalidate", "evict", "open", "close",
 	}[k]
 }
@@ -39,7 +40,7 @@ type Event struct {
 	Name        string  // as SetName was told
 	Off, Length int64   // bytes
 	Addr        uintptr // of a mapping or a fault
-	Pages       int64   // pages written back
+	Pages       int64   // pages written back, or copied
 	Flags       int     // of msync(2), or of open(2)
 	PID         uint32  // the client's process, 0 if the kernel does not tell
 	Err         error   // how a write-back ended

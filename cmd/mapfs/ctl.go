@@ -21,6 +21,7 @@ the mount which it is in. Prints the answer if there is one. Several lines are
 commands that run in order, up to the first that fails.
 
 For a file:    msync [offset=N] [length=N] [flags=sync|async|invalidate]
+               mode shared|private|staged
                madvise advice=dontneed|willneed|cold|pageout [offset=N] [length=N]
                mlock|munlock [offset=N] [length=N]
 For a mount:   sync

@@ -37,7 +37,9 @@ func TestCtlAndMsync(t *testing.T) {
 
 		{args: []string{"msync", "MNT/f"}, command: "files/f/ctl msync flags=sync\n"},
 		{args: []string{"msync", "MNT/sub/a b", "--async"}, command: "files/sub/a b/ctl msync flags=async\n"},
-		{args: []string{"msync", "--invalidate", "MNT/f"}, command: "files/f/ctl msync flags=sync,invalidate\n"},
+		{args: []string{"msync", "--invalidate", "MNT/f"}, command: "files/f/ctl msync flags=invalidate\n"},
+		{args: []string{"msync", "--invalidate", "--sync", "MNT/f"}, command: "files/f/ctl msync flags=sync,invalidate\n"},
+		{args: []string{"mode", "MNT/f", "staged"}, command: "files/f/ctl mode staged\n"},
 		{args: []string{"msync", "--offset", "1M", "--length=0x1000", "MNT/f"},
 			command: "files/f/ctl msync offset=1048576 length=4096 flags=sync\n"},
 		{args: []string{"msync", "--offset=0", "--length=0", "MNT/f"},

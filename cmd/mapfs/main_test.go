@@ -155,7 +155,7 @@ func TestUsageErrors(t *testing.T) {
 
 func TestHelpAndVersion(t *testing.T) {
 	for _, args := range []string{"--help", "-h", "help", "mount --help", "umount --help", "help umount", "completion --help",
-		"status --help", "maps --help", "events --help", "pages --help", "watch --help", "msync --help", "ctl --help"} {
+		"status --help", "maps --help", "events --help", "pages --help", "watch --help", "mode --help", "msync --help", "ctl --help"} {
 		got := newFakeSystem().run(strings.Fields(args)...)
 		if got.code != exitDone || got.stderr != "" || !strings.Contains(got.stdout, "Usage:") {
 			t.Errorf("mapfs %s: got %+v, want a help text", args, got)
