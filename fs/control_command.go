@@ -161,6 +161,9 @@ func (c *command) span() (off, length int64, err error) {
 	if _, given := c.args["length"]; given && length == 0 {
 		return 0, 0, invalid("%s: length=0 names no bytes; leave it out to mean all up to the end of the file", c.verb)
 	}
+	if length > math.MaxInt64-off {
+		return 0, 0, invalid("%s: offset=%d and length=%d together are more than %d", c.verb, off, length, int64(math.MaxInt64))
+	}
 	if off%mapping.PageSize != 0 {
 		return 0, 0, invalid("%s: offset=%d is no multiple of the page size, %d", c.verb, off, mapping.PageSize)
 	}

@@ -1,15 +1,19 @@
 package integration
 
 import (
+	"bytes"
 	"crypto/rand"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/rogpeppe/go-internal/txtar"
 )
 
 const (
@@ -213,6 +217,34 @@ func TestDockerHost(t *testing.T) {
 	c.wantBacking("last", "goodbye")
 	if isMounted(t, c.mnt) {
 		t.Errorf("%s is still mounted after docker stop", c.mnt)
+	}
+}
+
+// TestDockerControl follows a file in a container as the script control_follow
+// does outside. A container's seccomp filter can take cachestat(2) away; then the
+// engine's own record still tells, and the mount's status says why the kernel does
+// not.
+func TestDockerControl(t *testing.T) {
+	script, err := txtar.ParseFile("testdata/script/control_follow.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(script.Files, func(f txtar.File) bool { return f.Name == "follow.sh" })
+	c := startContainer(t)
+	cmd := exec.Command("docker", "exec", "-i", "-w", "/tmp", c.id, "sh", "-s", "/mnt")
+	cmd.Stdin = bytes.NewReader(script.Files[i].Data)
+	out, err := runCmd(cmd, clientTimeout)
+	if err != nil || out != "followed\n" {
+		t.Errorf("follow.sh: %q %v", out, err)
+	}
+	status := c.exec("cat /mnt/.mapfs/status")
+	ok := strings.Contains(status, "\nsource_cachestat ok\n") && strings.Contains(status, "\nsources cachestat,")
+	why := strings.Contains(status, "\nsource_cachestat ENOSYS: ") || strings.Contains(status, "\nsource_cachestat EPERM: ")
+	if ok == why {
+		t.Errorf("status says neither that cachestat works nor why it does not:\n%s", status)
+	}
+	if got := c.stop(); got != "0" {
+		t.Errorf("exit status after docker stop: got %s, want 0", got)
 	}
 }
 

@@ -263,6 +263,31 @@ func (r *pageRecord) sorted() []*chunk {
 	return chunks
 }
 
+// within returns the chunks that have pages of [first, end), in the order of the
+// file. It takes time for the smaller of the span and all chunks, so that a look
+// at a file run by run costs no more than a look at once.
+func (r *pageRecord) within(first, end int64) []*chunk {
+	low, high := first/pagesPerChunk, (end+pagesPerChunk-1)/pagesPerChunk
+	r.mu.RLock()
+	known := int64(len(r.chunks))
+	r.mu.RUnlock()
+	var chunks []*chunk
+	if high-low <= known {
+		for index := low; index < high; index++ {
+			if c := r.chunk(index); c != nil {
+				chunks = append(chunks, c)
+			}
+		}
+		return chunks
+	}
+	for _, c := range r.sorted() {
+		if c.index >= low && c.index < high {
+			chunks = append(chunks, c)
+		}
+	}
+	return chunks
+}
+
 // beginSync marks every unsynced page that g touches as being written back and
 // returns how many there are. A page that changes from now on is pageWritten
 // again and stays unsynced after the endSync that follows. The pages also lose

@@ -150,11 +150,8 @@ func (r *pageRecord) runs(first, end int64, emit func(run PageRun, states pageSt
 		start, current = page, states
 		return true
 	}
-	for _, c := range r.sorted() {
+	for _, c := range r.within(first, end) {
 		base := c.index * pagesPerChunk
-		if base+pagesPerChunk <= at || base >= end {
-			continue
-		}
 		if base > at && !step(at, 0) {
 			return
 		}

@@ -29,6 +29,8 @@ func TestCtlAndMsync(t *testing.T) {
 			want: outcome{code: exitFailed, stderr: "mapfs: msync: offset 100 is not a multiple of the page size 4096\n"}},
 		{args: []string{"ctl", "MNT/f", "mlock"}, refusal: denied, command: "files/f/ctl mlock\n",
 			want: outcome{code: exitFailed, stderr: "mapfs: MNT/f: permission denied; only the owner of the mount and root may give commands\n"}},
+		{args: []string{"ctl", "MNT/f", "mlock"}, refusal: &os.PathError{Op: "open", Path: "ctl", Err: syscall.EROFS}, command: "files/f/ctl mlock\n",
+			want: outcome{code: exitFailed, stderr: "mapfs: MNT/f: the mount is read-only (-o ro), so the kernel refuses commands as it does every write\n"}},
 		{args: []string{"ctl", "MNT", "mlock"}, refusal: syscall.ENOTCONN, command: "ctl mlock\n",
 			want: outcome{code: exitFailed, stderr: "mapfs: MNT: the mount is gone, its daemon has ended\n"}},
 		{args: []string{"ctl", "MNT/f", "mmap prot=w"}, refusal: commandError{"the file is open read-only", syscall.EACCES},

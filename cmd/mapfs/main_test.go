@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"slices"
@@ -165,6 +166,11 @@ func TestHelpAndVersion(t *testing.T) {
 		}
 	}
 	help := newFakeSystem().run("--help").stdout
+	for _, code := range []int{exitDone, exitFailed, exitUsage, exitSignal + int(syscall.SIGBUS), exitSignal + int(syscall.SIGSEGV)} {
+		if _, codes, _ := strings.Cut(help, "Exit codes"); !strings.Contains(codes, fmt.Sprint(code)) {
+			t.Errorf("--help does not have the exit code %d", code)
+		}
+	}
 	for _, option := range mountOptions {
 		if option.set == nil || strings.Contains(help, strings.TrimPrefix(option.name, "no")) {
 			continue
