@@ -211,6 +211,33 @@ func (t *Table) Open(fd int, st *unix.Stat_t, readable, writable bool) (*File, e
 	return f, nil
 }
 
+// OpenFile opens the regular file name as os.OpenFile does and returns it with a new
+// reference. It must be opened for reading, for mmap(2) needs that; O_APPEND and
+// O_TRUNC are for the caller's own writes to do ([File.Append], [File.Truncate]) and
+// are EINVAL.
+func (t *Table) OpenFile(name string, flag int, perm os.FileMode) (*File, error) {
+	if flag&(os.O_WRONLY|os.O_APPEND|os.O_TRUNC) != 0 {
+		return nil, &os.PathError{Op: "open", Path: name, Err: unix.EINVAL}
+	}
+	fd, err := unix.Open(name, flag|unix.O_CLOEXEC, uint32(perm.Perm()))
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	var st unix.Stat_t
+	if err = fstat(fd, &st); err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
+		err = unix.EINVAL
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	f, err := t.Open(fd, &st, true, flag&os.O_RDWR != 0)
+	if err == nil {
+		f.SetName(name)
+	}
+	return f, err
+}
+
 // fillsHolesLocked is fillsHoles of fd, which is on dev, asked once for each
 // device. t.mu must be held.
 func (t *Table) fillsHolesLocked(dev uint64, fd int) bool {
