@@ -37,6 +37,13 @@
 // pread(2) or pwrite(2), which tell the true count and errno. Mapped memory is
 // never handed out of the package except to the kernel.
 //
+// # Explicit mappings
+//
+// Beside the mapping that serves a file there can be others, made by [Arena.Mmap]
+// with the arguments of mmap(2). They hold to those and to nothing else: their
+// memory faults as the hardware and the kernel will have it, and such a fault is
+// the answer and not repeated by other means.
+//
 // # Errors
 //
 // Errors are *os.SyscallError around the errno of the system call that failed.
@@ -51,13 +58,24 @@
 //
 // Lock order, the outer first:
 //
+//	Arena.changeMu           one mmap, munmap or mprotect of an explicit mapping at a time
+//	  Mapping.use            shared: use its memory; exclusive: take pages away or protect them
+//	    Mapping.lockMu       one mlock or munlock at a time
+//	      Arena.mu           the list of segments, the names
+//	    File.growMu, and what comes after it
+//
 //	File.growMu              one change of size at a time
 //	  File.syncMu            one write-back at a time; keeps the mapping and the descriptor
 //	    File.mu              shared: use the mapping; exclusive: shrink the file, replace or drop the mapping
 //	      pageRecord.mu      the chunks of the page record
 //	      Table.mu           the set of files, the idle list, the ring of mappings
 //
-// No system call that can wait is made under Table.mu. A file's locks are never
-// waited for under another file's: the evictor only tries them, and passes over
-// a file that is busy.
+// No system call that can wait is made under Table.mu or Arena.mu. A file's locks
+// are never waited for under another file's: the evictor only tries them, and
+// passes over a file that is busy.
+//
+// Only who has Arena.changeMu holds the use of several mappings, and nobody waits
+// for Arena.changeMu who holds another lock. A munmap waits for an msync of the
+// same mapping, or for a page that comes from a slow device, and other changes of
+// the layout wait with it; loads and stores of other mappings do not.
 package mapping

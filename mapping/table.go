@@ -51,6 +51,7 @@ type Table struct {
 	counters    Counters
 	remembered  rememberedFiles
 	modes       fileModes
+	arena       *Arena
 	maxMappings int64
 	maxIdle     int
 	maxCopied   int64 // pages
@@ -124,6 +125,7 @@ func newTable(cfg Config, sys *system) *Table {
 		t.maxCopied = defaultDirtyLimit() / PageSize
 	}
 	t.probeVMWrite()
+	t.arena = newArena(t)
 	go t.janitor()
 	return t
 }
@@ -541,9 +543,10 @@ func (t *Table) evict() bool {
 }
 
 // Mappings returns the number of live mappings and the bytes of address space
-// they take.
+// they take, explicit ones included.
 func (t *Table) Mappings() (count, length int64) {
-	return t.mappings.Load(), t.mappedBytes.Load()
+	count, length = t.arena.size()
+	return count + t.mappings.Load(), length + t.mappedBytes.Load()
 }
 
 // SyncAll writes back every file that has unsynced bytes, and goes on after an
@@ -564,6 +567,7 @@ func (t *Table) SyncAll() error {
 
 // Close gives up every file. Nobody may use the table's files any more.
 func (t *Table) Close() {
+	t.arena.close()
 	t.mu.Lock()
 	t.closed = true
 	close(t.done)
