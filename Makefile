@@ -41,7 +41,7 @@ test: ## install what is missing, check, and run all tests, Docker's too
 	MAPFS_RACE=1 $(GOTEST) -skip '^TestDocker' ./integration -files 5000
 
 lint: ## gofmt, go vet, staticcheck
-	@unformatted=$$(gofmt -l client cmd fs integration mapping); \
+	@unformatted=$$(gofmt -l client cmd docs fs integration mapping); \
 		if [ "$$unformatted" ]; then echo "not gofmt'ed:"; echo "$$unformatted"; exit 1; fi
 	go vet ./...
 	go tool staticcheck ./...

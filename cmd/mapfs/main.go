@@ -125,5 +125,6 @@ func newRootCommand(sys system) *cobra.Command {
 	root.AddCommand(newMountCommand(sys), newUmountCommand(sys), newVersionCommand(), newCompletionCommand())
 	root.AddCommand(viewers(sys)...)
 	root.AddCommand(clients(sys)...)
+	root.AddCommand(newLabCommand(sys))
 	return root
 }
