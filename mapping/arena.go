@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxSegments caps the segments of an arena. Each is a map area of the kernel's
-// and so is the gap behind it; running out of those would end the process.
+// maxSegments caps the segments of an arena. Each can be a map area of the kernel's
+// and so can the gap behind it; running out of those would end the process.
 const maxSegments = 4096
 
 // Arena is address space in which explicit mappings are made, with the arguments
@@ -109,7 +109,7 @@ func (a *Arena) Mappings() []*Mapping {
 
 // size returns how many segments there are, and their bytes.
 func (a *Arena) size() (count, length int64) {
-	for _, seg := range a.list() {
+	for _, seg := range a.list().joined() {
 		count++
 		length += seg.len()
 	}
@@ -176,7 +176,7 @@ func inUse(call string, next segments) error {
 	if len(next) <= maxSegments {
 		return nil
 	}
-	return refuse(call, syscall.ENOMEM, "there would be more than %d map areas; unmap some first", maxSegments)
+	return refuse(call, syscall.ENOMEM, "there would be more than %d map areas, or parts that once were apart; unmap some first", maxSegments)
 }
 
 // close unmaps every mapping and gives the address space back.

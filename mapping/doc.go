@@ -77,5 +77,6 @@
 // Only who has Arena.changeMu holds the use of several mappings, and nobody waits
 // for Arena.changeMu who holds another lock. A munmap waits for an msync of the
 // same mapping, or for a page that comes from a slow device, and other changes of
-// the layout wait with it; loads and stores of other mappings do not.
+// the layout wait with it, as they do for an mmap with MAP_POPULATE; loads and
+// stores of other mappings do not.
 package mapping

@@ -287,7 +287,7 @@ type Segment struct {
 
 // Segments returns what is left of the mapping, in the order of addresses.
 func (m *Mapping) Segments() (left []Segment) {
-	for _, seg := range m.arena.list().in(m.span, m) {
+	for _, seg := range m.arena.list().in(m.span, m).joined() {
 		left = append(left, Segment{seg.start, seg.end, m.fileOffset(seg.start), seg.prot, seg.locked})
 	}
 	return left

@@ -48,6 +48,23 @@ func (a *Arena) protect(s span, owner *Mapping, prot int) error {
 		m.use.Lock()
 		defer m.use.Unlock()
 	}
+	parts = a.list().in(s, owner) // nobody locks pages now, but somebody may have
+	err := a.protectParts(parts, prot)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, part := range parts {
+		if err == nil {
+			part.prot = prot
+		}
+		// Also after a failure: the kernel may keep apart what it has split.
+		a.segments = a.segments.with(part)
+	}
+	return err
+}
+
+// protectParts protects all parts or none. Their mappings' use must be held
+// exclusively.
+func (a *Arena) protectParts(parts segments, prot int) error {
 	for i, part := range parts {
 		err := a.calls.mprotect(a.memory(part.span), prot)
 		if err == nil {
@@ -59,12 +76,6 @@ func (a *Arena) protect(s span, owner *Mapping, prot int) error {
 			}
 		}
 		return err
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, part := range a.segments.in(s, owner) {
-		part.prot = prot // its lock may be another by now
-		a.segments = a.segments.with(part)
 	}
 	return nil
 }
@@ -128,9 +139,7 @@ func (a *Arena) lock(call string, s span, owner *Mapping, locked bool) error {
 		return err
 	}
 	var fresh segments
-	filled, err := a.each(s, owner, func(part segment) error {
-		part.m.lockMu.Lock()
-		defer part.m.lockMu.Unlock()
+	filled, err := a.eachLocked(s, owner, func(part segment) error {
 		err := a.lockPart(part, locked)
 		if err == nil && !part.locked {
 			fresh = append(fresh, part)
@@ -142,34 +151,46 @@ func (a *Arena) lock(call string, s span, owner *Mapping, locked bool) error {
 	}
 	if err != nil && locked {
 		for _, part := range fresh {
-			_, _ = a.each(part.span, part.m, func(part segment) error {
-				part.m.lockMu.Lock()
-				defer part.m.lockMu.Unlock()
-				return a.lockPart(part, false)
-			})
+			_, _ = a.eachLocked(part.span, part.m, func(part segment) error { return a.lockPart(part, false) })
 		}
 	}
 	return err
 }
 
+// eachLocked is each with the mapping's lockMu held: what a part says of its lock
+// stays true.
+func (a *Arena) eachLocked(s span, owner *Mapping, fn func(part segment) error) (filled bool, err error) {
+	return a.each(s, owner, func(part segment) error {
+		part.m.lockMu.Lock()
+		defer part.m.lockMu.Unlock()
+		for _, now := range a.list().in(part.span, part.m) {
+			if err := fn(now); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // lockPart locks or unlocks part of a mapping, whose use and lockMu must be held.
 func (a *Arena) lockPart(part segment, locked bool) error {
 	mem := a.memory(part.span)
+	call := a.calls.munlock
 	if locked {
-		if err := a.calls.mlock(mem); err != nil {
-			if !part.locked {
-				_ = a.calls.munlock(mem) // the kernel remembers the wish when it lacks the pages
-			}
-			return err
-		}
-	} else if err := a.calls.munlock(mem); err != nil {
-		return err
+		call = a.calls.mlock
+	}
+	err := call(mem)
+	if err != nil && locked && !part.locked {
+		_ = a.calls.munlock(mem) // the kernel remembers the wish when it lacks the pages
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	part.locked = locked
+	if err == nil {
+		part.locked = locked
+	}
+	// Also after a failure: the kernel may keep apart what it has split.
 	a.segments = a.segments.with(part)
-	return nil
+	return err
 }
 
 // each calls fn for the parts of segments that lie in s, of all mappings or of

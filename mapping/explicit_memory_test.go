@@ -215,6 +215,35 @@ func TestSharedStores(t *testing.T) {
 	})
 }
 
+// TestStoreBehindTheEnd: what was stored between the end of the file and the end of
+// its page is zero when the file grows over it.
+func TestStoreBehindTheEnd(t *testing.T) {
+	onEachFS(t, func(t *testing.T, dir string) {
+		for name, grow := range map[string]func(f *File) error{
+			"truncate": func(f *File) error { return f.Truncate(2 * PageSize) },
+			"write": func(f *File) error {
+				_, err := f.WriteAt([]byte{0}, 2*PageSize-1, Origin{})
+				return err
+			},
+		} {
+			dir, err := os.MkdirTemp(dir, name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			a := newArenaTest(t, dir, 0)
+			mustWrite(t, a.f, []byte("hello"), 0)
+			m := a.must("m", unix.MAP_SHARED, 1)
+			if _, err := m.WriteAt([]byte("secret"), 5); err != nil {
+				t.Fatal(err)
+			}
+			if err := grow(a.f); err != nil {
+				t.Fatal(err)
+			}
+			wantContent(t, a.f, a.path, append([]byte("hello"), make([]byte, 2*PageSize-5)...))
+		}
+	})
+}
+
 // TestPrivateStores: two private mappings of one file show each its own copy, and
 // the file stays what it was.
 func TestPrivateStores(t *testing.T) {

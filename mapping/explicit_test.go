@@ -3,6 +3,7 @@ package mapping
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -106,14 +107,15 @@ func wantErrno(t testing.TB, what string, err error, want syscall.Errno) {
 	}
 }
 
-// kernelMaps is what the kernel says of the arena: perms and offset of every map
-// area that is no reservation.
-func (a *arenaTest) kernelMaps() (rows []string) {
+// kernelMaps is what the kernel has in the arena: by address, the permissions of
+// each mapped page and its offset in the file; and in how many map areas.
+func (a *arenaTest) kernelMaps() (pages map[uintptr]string, areas int) {
 	a.t.Helper()
 	text, err := os.ReadFile("/proc/self/maps")
 	if err != nil {
 		a.t.Fatal(err)
 	}
+	pages = make(map[uintptr]string)
 	covered := a.span.start
 	for line := range lines(text) {
 		var start, end uintptr
@@ -130,14 +132,18 @@ func (a *arenaTest) kernelMaps() (rows []string) {
 			a.t.Fatalf("%x-%x of the arena is not mapped: the Go heap could get it", covered, start)
 		}
 		covered = min(end, a.span.end)
-		if inode != 0 {
-			rows = append(rows, fmt.Sprintf("%x-%x %s %x", start, end, perms, off))
+		if inode == 0 {
+			continue // reserved
+		}
+		areas++
+		for at := start; at < end; at += uintptr(PageSize) {
+			pages[at] = fmt.Sprintf("%s %x", perms, off+int64(at-start))
 		}
 	}
 	if covered != a.span.end {
 		a.t.Fatalf("%x-%x of the arena is not mapped", covered, a.span.end)
 	}
-	return rows
+	return pages, areas
 }
 
 func lines(text []byte) func(func(string) bool) {
@@ -153,10 +159,10 @@ func lines(text []byte) func(func(string) bool) {
 }
 
 // agree checks that the arena's list is what the kernel has, apart from locks,
-// which the kernel's rows do not show.
+// which the kernel's rows do not show, and that it counts all the kernel's areas.
 func (a *arenaTest) agree() {
 	a.t.Helper()
-	var rows []string
+	want := make(map[uintptr]string)
 	for _, seg := range a.list() {
 		perms := []byte("---p")
 		for i, bit := range []int{unix.PROT_READ, unix.PROT_WRITE, unix.PROT_EXEC} {
@@ -167,10 +173,16 @@ func (a *arenaTest) agree() {
 		if seg.m.shared() {
 			perms[3] = 's'
 		}
-		rows = append(rows, fmt.Sprintf("%x-%x %s %x", seg.start, seg.end, perms, seg.m.fileOffset(seg.start)))
+		for at := seg.start; at < seg.end; at += uintptr(PageSize) {
+			want[at] = fmt.Sprintf("%s %x", perms, seg.m.fileOffset(at))
+		}
 	}
-	if got := a.kernelMaps(); !slices.Equal(got, rows) {
-		a.t.Fatalf("the kernel has\n%q, the arena\n%q", got, rows)
+	got, areas := a.kernelMaps()
+	if !maps.Equal(got, want) {
+		a.t.Fatalf("the kernel has\n%v, the arena\n%v", got, want)
+	}
+	if areas > len(a.list()) {
+		a.t.Fatalf("the kernel has %d map areas, the arena counts %d", areas, len(a.list()))
 	}
 }
 
@@ -360,15 +372,20 @@ func TestProtections(t *testing.T) {
 			prot        int
 			load, store bool
 		}{
-			{unix.PROT_NONE, false, false}, {r, true, false}, {r | w, true, true}, {r | x, true, false}, {r | w | x, true, true}, {w | r, true, true},
+			{unix.PROT_NONE, false, false}, {r, true, false}, {r | w, true, true}, {r | x, true, false}, {r | w | x, true, true},
 		} {
-			if err := m.Mprotect(0, PageSize, c.prot); err != nil {
+			err := m.Mprotect(0, PageSize, c.prot)
+			if noexec(t, dir) && c.prot&x != 0 {
+				wantErrno(t, "PROT_EXEC of a file mounted noexec", err, syscall.EPERM)
+				continue
+			}
+			if err != nil {
 				t.Fatal(err)
 			}
 			a.agree()
 			a.events.take()
 			b := []byte{1}
-			_, err := m.ReadAt(b, 5)
+			_, err = m.ReadAt(b, 5)
 			wantErrno(t, fmt.Sprintf("load with %x", c.prot), err, map[bool]syscall.Errno{true: 0, false: syscall.EFAULT}[c.load])
 			_, err = m.WriteAt(b, 5)
 			wantErrno(t, fmt.Sprintf("store with %x", c.prot), err, map[bool]syscall.Errno{true: 0, false: syscall.EFAULT}[c.store])
@@ -390,6 +407,43 @@ func TestProtections(t *testing.T) {
 			}
 		}
 	})
+}
+
+// noexec reports whether nothing in dir may be run: /dev/shm of a container is so.
+func noexec(t *testing.T, dir string) bool {
+	t.Helper()
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		t.Fatal(err)
+	}
+	return st.Flags&unix.ST_NOEXEC != 0
+}
+
+// TestHalfProtections: whether what may only be stored or run can be loaded too is
+// up to the processor. A fault is one of the protection, unless the page is past
+// the end of the file.
+func TestHalfProtections(t *testing.T) {
+	dir := t.TempDir()
+	a := newArenaTest(t, dir, 1)
+	for _, prot := range []int{unix.PROT_WRITE, unix.PROT_EXEC} {
+		if noexec(t, dir) && prot == unix.PROT_EXEC {
+			continue
+		}
+		m, err := a.mmap(unix.O_RDWR, MapRequest{Name: fmt.Sprint(prot), Length: uint64(3 * PageSize), Prot: prot, Flags: unix.MAP_SHARED})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, 1)
+		if _, err := m.ReadAt(b, 0); err != nil {
+			wantErrno(t, "load", err, syscall.EFAULT)
+		} else if b[0] != pattern(1, 7)[0] {
+			t.Errorf("a load with protection %d has %d", prot, b[0])
+		}
+		_, err = m.WriteAt(b, 0)
+		wantErrno(t, "store", err, map[int]syscall.Errno{unix.PROT_WRITE: 0, unix.PROT_EXEC: syscall.EFAULT}[prot])
+		_, err = m.WriteAt(b, 2*PageSize)
+		wantErrno(t, "store past the end", err, map[int]syscall.Errno{unix.PROT_WRITE: syscall.EIO, unix.PROT_EXEC: syscall.EFAULT}[prot])
+	}
 }
 
 // TestMprotectErrors: what is refused changes nothing.

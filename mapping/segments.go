@@ -15,7 +15,7 @@ func (s span) overlaps(o span) bool { return s.start < o.end && o.start < s.end 
 func (s span) clip(o span) span { return span{max(s.start, o.start), min(s.end, o.end)} }
 
 // segment is a stretch of an explicit mapping whose pages have the same
-// protection: what the kernel keeps as one map area.
+// protection: what the kernel keeps as one map area, or as part of one.
 type segment struct {
 	span
 	m      *Mapping
@@ -31,6 +31,11 @@ func (s segment) joins(next segment) bool {
 
 // segments are disjoint segments in the order of addresses. A list is never
 // changed once made: who has one may keep it.
+//
+// Neighbours that are alike again stay two, because the kernel does not always
+// join map areas either: not private ones whose copies were made apart, and none
+// of some filesystems. So a list never has fewer segments than the kernel has
+// areas, of which there is a limit.
 type segments []segment
 
 // without returns the list less the addresses of s; segments are cut or split.
@@ -53,19 +58,22 @@ func (list segments) without(s span) segments {
 	return out
 }
 
-// with returns the list with seg in place of what it covers, joined with
-// neighbours that are alike.
+// with returns the list with seg in place of what it covers.
 func (list segments) with(seg segment) segments {
 	out := list.without(seg.span)
-	at := out.from(seg.start)
-	out = slices.Insert(out, at, seg)
-	if at+1 < len(out) && out[at].joins(out[at+1]) {
-		out[at].end = out[at+1].end
-		out = slices.Delete(out, at+1, at+2)
-	}
-	if at > 0 && out[at-1].joins(out[at]) {
-		out[at-1].end = out[at].end
-		out = slices.Delete(out, at, at+1)
+	return slices.Insert(out, out.from(seg.start), seg)
+}
+
+// joined returns the list with neighbours that are alike as one, for who only
+// looks.
+func (list segments) joined() segments {
+	var out segments
+	for _, seg := range list {
+		if k := len(out); k > 0 && out[k-1].joins(seg) {
+			out[k-1].end = seg.end
+		} else {
+			out = append(out, seg)
+		}
 	}
 	return out
 }
