@@ -336,52 +336,84 @@ func (f *File) cutCopies(size int64) error {
 	return err
 }
 
-// allocateCopies is Allocate in memory: nothing is allocated ahead. f.growMu must be
-// held.
-func (f *File) allocateCopies(mode uint32, g Range) error {
-	keep := mode&unix.FALLOC_FL_KEEP_SIZE != 0
-	var zeroes bool
+// allocateCopies is Allocate in memory: nothing is allocated ahead. done is false
+// when the file has changed its mode meanwhile.
+func (f *File) allocateCopies(mode uint32, g Range) (done bool, err error) {
 	switch mode &^ unix.FALLOC_FL_KEEP_SIZE {
 	case 0:
 	case unix.FALLOC_FL_PUNCH_HOLE, unix.FALLOC_FL_ZERO_RANGE:
-		zeroes = true
-	default:
-		return os.NewSyscallError("fallocate", syscall.EOPNOTSUPP)
-	}
-	if zeroes {
-		if err := f.zeroCopies(g); err != nil {
-			return err
+		if done, err := f.zeroCopies(g); !done || err != nil {
+			return done, err
 		}
+	default:
+		return true, os.NewSyscallError("fallocate", syscall.EOPNOTSUPP)
+	}
+	if mode&unix.FALLOC_FL_KEEP_SIZE != 0 {
+		return true, nil
+	}
+	f.growMu.Lock()
+	defer f.growMu.Unlock()
+	if f.copies == nil {
+		return false, nil
 	}
 	if err := f.statForGrowth(); err != nil {
-		return err
+		return true, err
 	}
-	if !keep && g.End > f.size.Load() {
-		old := f.size.Load()
-		if err := f.growCopies(g.End); err != nil {
-			return err
-		}
-		f.mtime.Store(time.Now().UnixNano())
-		f.observe(Event{Kind: EventExtend, Off: old, Length: g.End - old})
+	old := f.size.Load()
+	if g.End <= old {
+		return true, nil
 	}
-	return nil
+	if err := f.growCopies(g.End); err != nil {
+		return true, err
+	}
+	f.mtime.Store(time.Now().UnixNano())
+	f.observe(Event{Kind: EventExtend, Off: old, Length: g.End - old})
+	return true, nil
 }
 
-// zeroCopies stores zeros at g, as far as the file has it. f.growMu must be held.
-func (f *File) zeroCopies(g Range) error {
+// zeroPiece is how many bytes zeroCopies clears at a time: what is copied by it has
+// to fit the budget.
+const zeroPiece = 1 << 20
+
+// zeroCopies makes g zero, as far as the file has it. Pages that are zero already
+// are not copied, so a hole stays one. done is as for allocateCopies.
+func (f *File) zeroCopies(g Range) (done bool, err error) {
 	g = g.Intersect(Range{0, f.size.Load()})
-	if g.Empty() {
-		return nil
+	for at := g.Off; at < g.End; {
+		piece := Range{at, min(PageDown(at)+zeroPiece, g.End)}
+		if err := f.table.makeRoom(piece.Len()); err != nil {
+			return true, err
+		}
+		if done, err := f.zeroCopiesIn(piece); !done || err != nil {
+			return done, err
+		}
+		at = piece.End
 	}
-	mem := f.rlock(g.End, forWriting)
+	return true, nil
+}
+
+// zeroCopiesIn makes the bytes of one piece zero.
+func (f *File) zeroCopiesIn(g Range) (done bool, err error) {
+	mem := f.rlock(min(g.End, f.size.Load()), forWriting)
 	defer f.mu.RUnlock()
+	if f.copies == nil {
+		return false, nil
+	}
+	g = g.Intersect(Range{0, f.size.Load()})
 	if g.End > int64(len(mem)) {
-		return f.whyUnmapped()
+		return true, f.whyUnmapped()
 	}
-	if fault := zeroAll(mem[g.Off:g.End]); fault != 0 {
-		f.faulted(mem, fault)
-		return os.NewSyscallError("fallocate", syscall.EIO)
+	for at := g.Off; at < g.End; {
+		next := min(PageDown(at)+PageSize, g.End)
+		cleared, fault := zero(mem[at:next])
+		if fault != 0 {
+			f.faulted(mem, fault)
+			return true, os.NewSyscallError("fallocate", syscall.EIO)
+		}
+		if cleared > 0 {
+			f.copiedLocked(Range{at, next}, pageUnsyncedTruncate)
+		}
+		at = next
 	}
-	f.copiedLocked(g, pageStored|pageUnsyncedTruncate)
-	return nil
+	return true, nil
 }

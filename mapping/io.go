@@ -420,26 +420,36 @@ func (f *File) Allocate(mode uint32, off, length int64) error {
 	if !ok || length == 0 {
 		return os.NewSyscallError("fallocate", syscall.EINVAL)
 	}
-	if f.copying() {
-		if err := f.table.makeRoom(0); err != nil {
+	for {
+		if f.copying() {
+			if done, err := f.allocateCopies(mode, g); done {
+				return err
+			}
+		}
+		if done, err := f.allocate(mode, g); done {
 			return err
 		}
 	}
+}
+
+// allocate is Allocate in the mode Shared. done is false when the file has changed
+// its mode meanwhile.
+func (f *File) allocate(mode uint32, g Range) (done bool, err error) {
 	f.growMu.Lock()
 	defer f.growMu.Unlock()
 	if f.copies != nil {
-		return f.allocateCopies(mode, g)
+		return false, nil
 	}
 	grows := mode&unix.FALLOC_FL_KEEP_SIZE == 0 && g.End > f.size.Load()
 	if grows {
 		if err := f.clearTail(g.End); err != nil {
-			return err
+			return true, err
 		}
 	}
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	if err := f.sys.fallocate(f.fd, mode, off, length); err != nil {
-		return err
+	if err := f.sys.fallocate(f.fd, mode, g.Off, g.Len()); err != nil {
+		return true, err
 	}
 	if grows {
 		f.growLocked(g.End)
@@ -448,7 +458,7 @@ func (f *File) Allocate(mode uint32, off, length int64) error {
 		f.record.clear(in, pageLoaded|pageStored) // the pages there are other ones now
 		f.record.set(in, pageWritten|pageUnsyncedTruncate)
 	}
-	return nil
+	return true, nil
 }
 
 // Origin says who changes bytes. The zero value is write(2) by an unknown

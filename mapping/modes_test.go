@@ -237,6 +237,39 @@ func TestDirtyLimit(t *testing.T) {
 	})
 }
 
+// TestZeroesStayInTheBudget: to punch out more than the memory may hold writes back
+// on the way, and what is a hole takes no memory at all.
+func TestZeroesStayInTheBudget(t *testing.T) {
+	onEachFS(t, func(t *testing.T, dir string) {
+		const pages, limit = 2000, 512
+		path := filepath.Join(dir, "f")
+		if err := os.WriteFile(path, pattern(pages*int(PageSize), 1), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		f := openTest(t, newTestTable(t, Config{Mode: Staged, DirtyLimit: limit * PageSize}, nil), path)
+		punch := uint32(unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE)
+		if err := f.Allocate(punch, 10, (pages-1)*PageSize); err != nil {
+			t.Fatal(err)
+		}
+		if n := f.table.copied.Load(); n > limit {
+			t.Errorf("%d pages are copied, the limit is %d", n, limit)
+		}
+		want := pattern(pages*int(PageSize), 1)
+		clear(want[10 : 10+(pages-1)*PageSize])
+		failures := f.Failures()
+		if err := f.Sync(&failures, true); err != nil {
+			t.Fatal(err)
+		}
+		wantBoth(t, f, path, want, want)
+		if err := f.Allocate(punch, 0, pages*PageSize); err != nil {
+			t.Fatal(err)
+		}
+		if n := f.table.copied.Load(); n != 2 {
+			t.Errorf("%d pages are copied for the two that were not zero", n)
+		}
+	})
+}
+
 // TestCutBehindCopies: somebody cuts the backing file, and the kernel takes copied
 // pages with it. That is an error for who reads them, and no more.
 func TestCutBehindCopies(t *testing.T) {
