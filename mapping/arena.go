@@ -22,10 +22,11 @@ const maxSegments = 4096
 // other explicit mappings, and what is unmapped becomes reserved again before
 // anybody else can have it. Outside the arena nothing is ever touched.
 type Arena struct {
-	table *Table
-	calls *arenaCalls
-	mem   []byte // all of the reservation; touched only by guarded functions
-	span  span   // where it is
+	table       *Table
+	calls       *arenaCalls
+	mem         []byte // all of the reservation; touched only by guarded functions
+	span        span   // where it is
+	maxSegments int
 
 	// See the package comment for the order of these locks.
 	changeMu sync.Mutex // one mmap, munmap or mprotect at a time
@@ -59,7 +60,7 @@ func refuse(call string, errno syscall.Errno, format string, args ...any) error 
 
 // newArena reserves the address space for explicit mappings.
 func newArena(t *Table) *Arena {
-	a := &Arena{table: t, calls: newArenaCalls(), names: make(map[string]*Mapping)}
+	a := &Arena{table: t, calls: newArenaCalls(), maxSegments: maxSegments, names: make(map[string]*Mapping)}
 	mem, err := reserveArena()
 	if err != nil {
 		t.log.Warn("no address space for explicit mappings", "error", err)
@@ -172,11 +173,11 @@ func (a *Arena) spanOf(call string, addr uintptr, length uint64, outside syscall
 
 // inUse refuses to make more segments than the arena may have. next is the list
 // that would be.
-func inUse(call string, next segments) error {
-	if len(next) <= maxSegments {
+func (a *Arena) inUse(call string, next segments) error {
+	if len(next) <= a.maxSegments {
 		return nil
 	}
-	return refuse(call, syscall.ENOMEM, "there would be more than %d map areas, or parts that once were apart; unmap some first", maxSegments)
+	return refuse(call, syscall.ENOMEM, "there would be more than %d map areas, or parts that once were apart; unmap some first", a.maxSegments)
 }
 
 // close unmaps every mapping and gives the address space back.

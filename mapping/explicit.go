@@ -83,7 +83,7 @@ func (a *Arena) Mmap(f *File, fd int, r MapRequest) (*Mapping, error) {
 	}
 	m := &Mapping{arena: a, name: r.Name, file: f, span: at, off: r.Offset, prot: r.Prot, flags: r.Flags, write: r.Writable}
 	seg := segment{at, m, r.Prot, r.Flags&unix.MAP_LOCKED != 0}
-	if err := inUse("mmap", a.list().with(seg)); err != nil {
+	if err := a.inUse("mmap", a.list().with(seg)); err != nil {
 		return nil, err
 	}
 	if len(a.list().in(at, nil)) > 0 {
@@ -188,19 +188,16 @@ func (a *Arena) unmap(s span, owner *Mapping) error {
 // unmapLocked unmaps what lies in s, of all mappings or of one. a.changeMu must be
 // held.
 func (a *Arena) unmapLocked(call string, s span, owner *Mapping) error {
-	parts := a.list().in(s, owner)
-	next := a.list()
-	for _, part := range parts {
-		next = next.without(part.span)
-	}
-	if err := inUse(call, next); err != nil {
+	list := a.list()
+	parts := list.in(s, owner)
+	if err := a.inUse(call, list.apart(parts, false)); err != nil {
 		return err
 	}
 	owners := parts.owners()
 	for _, m := range owners {
 		m.use.Lock()
 	}
-	done, err := a.unmapParts(parts)
+	done, err := a.unmapParts(a.list().in(s, owner)) // locks may have split them meanwhile
 	for _, m := range owners {
 		m.use.Unlock()
 	}
@@ -227,9 +224,7 @@ func (a *Arena) unmapParts(parts segments) (done segments, err error) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, part := range parts {
-		a.segments = a.segments.without(part.span)
-	}
+	a.segments = a.segments.apart(parts, false)
 	for _, m := range parts.owners() {
 		if len(a.segments.in(m.span, m)) == 0 {
 			delete(a.names, m.name)

@@ -31,16 +31,12 @@ func (a *Arena) protect(s span, owner *Mapping, prot int) error {
 	}
 	a.changeMu.Lock()
 	defer a.changeMu.Unlock()
-	parts := a.list().in(s, owner)
+	list := a.list()
+	parts := list.in(s, owner)
 	if !parts.fill(s) {
 		return unmapped("mprotect", s)
 	}
-	next := a.list()
-	for _, part := range parts {
-		part.prot = prot
-		next = next.with(part)
-	}
-	if err := inUse("mprotect", next); err != nil {
+	if err := a.inUse("mprotect", list.apart(parts, true)); err != nil {
 		return err
 	}
 	owners := parts.owners()
@@ -48,17 +44,17 @@ func (a *Arena) protect(s span, owner *Mapping, prot int) error {
 		m.use.Lock()
 		defer m.use.Unlock()
 	}
-	parts = a.list().in(s, owner) // nobody locks pages now, but somebody may have
+	parts = a.list().in(s, owner) // locks may have split them meanwhile
 	err := a.protectParts(parts, prot)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, part := range parts {
-		if err == nil {
-			part.prot = prot
+	if err == nil {
+		for i := range parts {
+			parts[i].prot = prot
 		}
-		// Also after a failure: the kernel may keep apart what it has split.
-		a.segments = a.segments.with(part)
 	}
+	// Also after a failure: the kernel may keep apart what it has split.
+	a.segments = a.segments.apart(parts, true)
 	return err
 }
 
@@ -126,16 +122,12 @@ func (m *Mapping) Munlock(off, length int64) error {
 }
 
 func (a *Arena) lock(call string, s span, owner *Mapping, locked bool) error {
-	parts := a.list().in(s, owner)
+	list := a.list()
+	parts := list.in(s, owner)
 	if !parts.fill(s) {
 		return unmapped(call, s)
 	}
-	next := a.list()
-	for _, part := range parts {
-		part.locked = locked
-		next = next.with(part)
-	}
-	if err := inUse(call, next); err != nil {
+	if err := a.inUse(call, list.apart(parts, true)); err != nil {
 		return err
 	}
 	var fresh segments

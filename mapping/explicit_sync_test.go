@@ -201,7 +201,8 @@ func TestExplicitMlock(t *testing.T) {
 // TestSegmentLimit: the count of map areas is bounded, whatever splits them.
 func TestSegmentLimit(t *testing.T) {
 	a := newArenaTest(t, t.TempDir(), 1)
-	m := a.must("m", unix.MAP_SHARED, 3*maxSegments)
+	a.maxSegments = 300
+	m := a.must("m", unix.MAP_SHARED, 1000)
 	one := func(i int) (off, length int64) { return int64(2*i+1) * PageSize, PageSize }
 	split := map[string]func(off, length int64) error{
 		"mprotect": func(off, length int64) error { return m.Mprotect(off, length, unix.PROT_READ) },
@@ -210,7 +211,7 @@ func TestSegmentLimit(t *testing.T) {
 	}
 	// Most of the way by the fastest.
 	i := 0
-	for ; len(a.list())+2 <= maxSegments; i++ {
+	for ; len(a.list())+2 <= a.maxSegments; i++ {
 		if err := m.Mprotect(one2(one(i))); err != nil {
 			t.Fatal(err)
 		}
@@ -229,8 +230,8 @@ func TestSegmentLimit(t *testing.T) {
 		}
 		i++
 	}
-	if n := len(a.list()); n != maxSegments {
-		t.Errorf("%d map areas, want %d", n, maxSegments)
+	if n := len(a.list()); n != a.maxSegments {
+		t.Errorf("%d map areas, want %d", n, a.maxSegments)
 	}
 	_, err := a.mmap(unix.O_RDWR, MapRequest{Name: "x", Length: 1, Flags: unix.MAP_SHARED})
 	wantErrno(t, "mmap", err, syscall.ENOMEM)
@@ -283,7 +284,7 @@ func TestExplicitConcurrency(t *testing.T) {
 	dir := t.TempDir()
 	table := newTestTable(t, Config{}, nil)
 	arena := table.Arena()
-	const files, pages, rounds = 3, 4, 300
+	const files, pages, rounds = 3, 4, 150
 	type target struct {
 		f  *File
 		fd int

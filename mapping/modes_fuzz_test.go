@@ -297,9 +297,14 @@ func (m *modesModel) invalidated(t *testing.T, f *File, first, end int64) {
 		if n, err := f.ReadAt(got, g.Off); n != len(got) || err != nil {
 			t.Fatalf("ReadAt: %d, %v", n, err)
 		}
+		// What the file has past where it was cut is not the file's any more.
+		ours := m.backing
+		if m.own {
+			ours = ours[:min(len(ours), m.cut)]
+		}
 		fromFile := make([]byte, g.Len())
-		if g.Off < int64(len(m.backing)) {
-			copy(fromFile, m.backing[g.Off:])
+		if g.Off < int64(len(ours)) {
+			copy(fromFile, ours[g.Off:])
 		}
 		if sameBytes(got, fromFile) != nil && sameBytes(got, make([]byte, g.Len())) != nil {
 			t.Fatalf("page %d is neither the file's nor zero", page)
@@ -309,7 +314,7 @@ func (m *modesModel) invalidated(t *testing.T, f *File, first, end int64) {
 		delete(m.unsynced, page)
 		// A file that was cut inside the page keeps what was cut off hidden. Where
 		// the page shows zeros, which the file could have too, the engine knows.
-		tail := m.backing[min(int(g.End), len(m.backing)):min(int((page+1)*PageSize), len(m.backing))]
+		tail := m.backing[min(int(g.End), len(ours)):min(int((page+1)*PageSize), len(m.backing))]
 		hidden := m.own && sameBytes(tail, make([]byte, len(tail))) != nil
 		if zeros := sameBytes(got, make([]byte, g.Len())) == nil; zeros {
 			hidden = hidden && f.record.all(g, pageCopied)

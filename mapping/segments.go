@@ -64,6 +64,31 @@ func (list segments) with(seg segment) segments {
 	return slices.Insert(out, out.from(seg.start), seg)
 }
 
+// apart returns the list with the given parts of its segments cut out, and put back
+// as segments of their own if keep says so. It takes one walk, however many they
+// are.
+func (list segments) apart(parts segments, keep bool) segments {
+	out := make(segments, 0, len(list)+2*len(parts))
+	for _, seg := range list {
+		for len(parts) > 0 && parts[0].start < seg.end {
+			part := parts[0]
+			parts = parts[1:]
+			if left := seg; left.start < part.start {
+				left.end = part.start
+				out = append(out, left)
+			}
+			if keep {
+				out = append(out, part)
+			}
+			seg.start = part.end
+		}
+		if seg.start < seg.end {
+			out = append(out, seg)
+		}
+	}
+	return out
+}
+
 // joined returns the list with neighbours that are alike as one, for who only
 // looks.
 func (list segments) joined() segments {
@@ -91,6 +116,9 @@ func (list segments) from(addr uintptr) int {
 
 // in returns the parts of segments that lie in s: of all mappings, or of one.
 func (list segments) in(s span, owner *Mapping) (parts segments) {
+	if s.start >= s.end {
+		return nil // no part of a segment is empty
+	}
 	for _, seg := range list[list.from(s.start):] {
 		if seg.start >= s.end {
 			break

@@ -30,12 +30,28 @@ func TestSegmentsModel(t *testing.T) {
 		s := span{base + uintptr(first)*page, base + uintptr(end)*page}
 		before := append(segments(nil), list...)
 		kept := list
-		if random.IntN(3) == 0 {
+		switch random.IntN(4) {
+		case 0:
 			list = list.without(s)
 			for i := first; i < end; i++ {
 				model[i] = pageOf{}
 			}
-		} else {
+		case 1:
+			// What one owner has there is taken away, or changed.
+			owner, keep := owners[random.IntN(len(owners))], random.IntN(2) == 0
+			parts := list.in(s, owner)
+			for i := range parts {
+				parts[i].prot = 7
+			}
+			list = list.apart(parts, keep)
+			for i := first; i < end; i++ {
+				if model[i].m == owner {
+					if model[i].prot = 7; !keep {
+						model[i] = pageOf{}
+					}
+				}
+			}
+		default:
 			p := pageOf{owners[random.IntN(len(owners))], random.IntN(2), random.IntN(4) == 0}
 			list = list.with(segment{s, p.m, p.prot, p.locked})
 			for i := first; i < end; i++ {
@@ -87,6 +103,12 @@ func checkSegments(t *testing.T, list segments, base uintptr, model []pageOf) {
 		}
 		if len(list.in(here, want.m)) != 1 || len(list.in(here, new(Mapping))) != 0 || !list.in(here, want.m).fill(here) {
 			t.Fatalf("page %d is not its owner's alone", i)
+		}
+	}
+	for i := range model {
+		at := base + uintptr(i)*page
+		if nothing := list.in(span{at, at}, nil); len(nothing) > 0 {
+			t.Fatalf("no bytes at page %d are in %+v", i, nothing)
 		}
 	}
 	for length := 1; length <= len(model)+1; length++ {

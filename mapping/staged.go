@@ -196,11 +196,13 @@ func (f *File) invalidateCopies(g Range, everything bool) error {
 	if err := f.reloadLocked(g); err != nil {
 		return err
 	}
-	// Of the last page the file can show more than belongs to it now.
-	size := f.size.Load()
-	if end, _ := PageUp(size); f.copies.own && end <= int64(len(f.mem)) {
-		if cleared, fault := zero(f.mem[size:end]); fault == 0 && cleared > 0 {
-			f.copiedLocked(Range{size, end}, pageUnsyncedTruncate)
+	// Of the page where the file ends, or was cut, it can show more than belongs to
+	// it now.
+	last := min(f.size.Load(), f.copies.cut)
+	end, _ := PageUp(last)
+	if hidden := g.Intersect(Range{last, end}); f.copies.own && !hidden.Empty() && end <= int64(len(f.mem)) {
+		if cleared, fault := zero(f.mem[hidden.Off:hidden.End]); fault == 0 && cleared > 0 {
+			f.copiedLocked(hidden, pageUnsyncedTruncate)
 		}
 	}
 	f.checkHeld()
