@@ -31,8 +31,9 @@ const (
 	controlMirror                      // files, and each directory below it
 	controlFile                        // the directory of one regular file
 	controlMappings                    // mappings
+	controlMapping                     // the directory of one explicit mapping
 	firstLeaf                          // what follows are files
-	rootStatus      = firstLeaf + iota - 5
+	rootStatus      = firstLeaf + iota - 6
 	rootMaps
 	rootEvents
 	rootMetrics
@@ -44,6 +45,11 @@ const (
 	fileBacking
 	fileUnsynced
 	fileCtl
+	mappingStatus
+	mappingPages
+	mappingMap
+	mappingMemory
+	mappingCtl
 )
 
 // controlNames are the entries of each kind of directory but the mirror.
@@ -53,7 +59,11 @@ var controlNames = map[controlKind][]struct {
 }{
 	controlRoot: {
 		{"status", rootStatus}, {"maps", rootMaps}, {"events", rootEvents}, {"metrics", rootMetrics},
-		{"ctl", rootCtl}, {"files", controlMirror},
+		{"ctl", rootCtl}, {"files", controlMirror}, {"mappings", controlMappings},
+	},
+	controlMapping: {
+		{"status", mappingStatus}, {"pages", mappingPages}, {"map", mappingMap}, {"memory", mappingMemory},
+		{"ctl", mappingCtl},
 	},
 	controlFile: {
 		{"status", fileStatus}, {"pages", filePages}, {"map", fileMap}, {"memory", fileMemory},
@@ -67,19 +77,23 @@ func (k controlKind) isDir() bool { return k < rootStatus }
 // mode returns the permissions of nodes of the kind.
 func (k controlKind) mode() uint32 {
 	switch {
+	case k == controlMappings:
+		return unix.S_IFDIR | 0o755 // its owner may remove entries
 	case k.isDir():
 		return unix.S_IFDIR | 0o555
-	case k == rootCtl || k == fileCtl || k == fileMemory:
+	case k == rootCtl || k == fileCtl || k == fileMemory || k == mappingCtl || k == mappingMemory:
 		return unix.S_IFREG | 0o600
 	}
 	return unix.S_IFREG | 0o444
 }
 
-// controlKey is what a node of the control tree is about: its kind, and the
-// directory or file of the mount for those below files.
+// controlKey is what a node of the control tree is about: its kind, the directory
+// or file of the mount for those below files, and the explicit mapping for those
+// below mappings.
 type controlKey struct {
-	kind   controlKind
-	target *node
+	kind     controlKind
+	target   *node
+	explicit *mapping.Mapping
 }
 
 // controlNode is a node of the control tree. While it lives it keeps its target
@@ -181,6 +195,9 @@ func (n *controlNode) inode(s *Session) uint64 {
 	if n.target != nil {
 		ino |= s.devices.inode(n.target.key) & (1<<56 - 1)
 	}
+	if n.explicit != nil {
+		ino |= n.explicit.Serial() & (1<<56 - 1)
+	}
 	return ino
 }
 
@@ -206,6 +223,9 @@ func (s *Session) controlAttr(n *controlNode, a *attr) error {
 			st.Size = s.backingSize(n.target, target.Size)
 		}
 	}
+	if n.kind == mappingMemory {
+		st.Size = n.explicit.Length()
+	}
 	if n.kind.isDir() {
 		st.Nlink = 2
 	}
@@ -225,6 +245,9 @@ func (w *worker) control(request fuse.Request) error {
 	}
 	switch r := request.(type) {
 	case *fuse.LookupRequest:
+		if n.kind == controlMappings {
+			return w.lookMapping(r)
+		}
 		return w.controlLookup(n, r.Name)
 	case *fuse.GetattrRequest:
 		return w.controlGetattr(n)
@@ -257,8 +280,10 @@ func (w *worker) control(request fuse.Request) error {
 			return w.send(bytesOf(&out))
 		}
 		return w.ok()
+	case *fuse.RemoveRequest:
+		return w.controlRemove(n, r)
 	case *fuse.CreateRequest, *fuse.MkdirRequest, *fuse.MknodRequest, *fuse.SymlinkRequest, *fuse.LinkRequest,
-		*fuse.RemoveRequest, *fuse.RenameRequest, *fuse.SetxattrRequest, *fuse.RemovexattrRequest, *fuse.FAllocateRequest:
+		*fuse.RenameRequest, *fuse.SetxattrRequest, *fuse.RemovexattrRequest, *fuse.FAllocateRequest:
 		return syscall.EPERM
 	}
 	return syscall.ENOSYS
@@ -276,11 +301,11 @@ func (w *worker) controlLookup(n *controlNode, name string) error {
 		if target.kind == unix.S_IFDIR {
 			kind = controlMirror
 		}
-		return w.sendControl(s.lookControl(controlKey{kind, target}, true))
+		return w.sendControl(s.lookControl(controlKey{kind: kind, target: target}, true))
 	}
 	for _, e := range controlNames[n.kind] {
 		if e.name == name {
-			key := controlKey{e.kind, n.target}
+			key := controlKey{e.kind, n.target, n.explicit}
 			if e.kind == controlMirror {
 				key.target = s.nodes.get(fuse.RootID)
 			}
@@ -336,6 +361,9 @@ func (w *worker) controlOpen(n *controlNode, r *fuse.OpenRequest) error {
 	if !w.s.mayRead(&r.Header, n.target) || n.kind == rootEvents && r.Uid != 0 && r.Uid != w.s.uid {
 		return syscall.EACCES
 	}
+	if n.explicit != nil && !w.s.mayOpen(&r.Header, n) {
+		return syscall.EACCES
+	}
 	h := &handle{control: w.s.openControl(n, r)}
 	if h.control == nil {
 		return syscall.ENXIO
@@ -355,22 +383,32 @@ func (s *Session) openControl(n *controlNode, r *fuse.OpenRequest) controlHandle
 		return s.control.events.open()
 	case rootMetrics:
 		return s.snapshot(s.control.metrics.write)
-	case rootCtl, fileCtl:
-		return &ctlHandle{target: n.target}
+	case rootCtl, fileCtl, mappingCtl:
+		return &ctlHandle{target: n.target, explicit: n.explicit}
 	case fileStatus:
 		return s.snapshot(func(b *strings.Builder) error { return s.writeFileStatus(b, n.target) })
 	case filePages:
-		return newPagesHandle(s, n.target, new(pagesText))
+		return newPagesHandle(s.pagesOf(n.target), new(pagesText))
 	case fileMap:
-		return newPagesHandle(s, n.target, new(mapText))
+		return newPagesHandle(s.pagesOf(n.target), new(mapText))
 	case fileUnsynced:
 		return s.snapshot(func(b *strings.Builder) error { return s.writeUnsynced(b, n.target) })
 	case fileMemory:
 		return &memoryHandle{target: n.target}
 	case fileBacking:
 		return &backingHandle{target: n.target}
-	case controlRoot, controlFile:
+	case controlRoot, controlFile, controlMapping:
 		return &controlDir{entries: controlNames[n.kind], node: n}
+	case controlMappings:
+		return &mappingsDir{s: s, node: n, header: r.Header}
+	case mappingStatus:
+		return s.snapshot(func(b *strings.Builder) error { return s.writeMappingStatus(b, n.explicit) })
+	case mappingPages:
+		return newPagesHandle(s.pagesOfMapping(n.explicit), new(pagesText))
+	case mappingMap:
+		return newPagesHandle(s.pagesOfMapping(n.explicit), new(mapText))
+	case mappingMemory:
+		return &mappingMemoryHandle{explicit: n.explicit}
 	}
 	return nil
 }
@@ -414,9 +452,16 @@ func (w *worker) controlWrite(r *fuse.WriteRequest) error {
 		return syscall.EBADF
 	}
 	w.s.workers.willWait() // a command can take long
-	if err := h.control.write(w, r.Data); err != nil {
+	n := len(r.Data)
+	var err error
+	if at, ok := h.control.(writerAt); ok {
+		n, err = at.writeAt(w, r.Data, r.Offset)
+	} else {
+		err = h.control.write(w, r.Data)
+	}
+	if err != nil {
 		return err
 	}
-	out := writeOut{Size: uint32(len(r.Data))}
+	out := writeOut{Size: uint32(n)}
 	return w.send(bytesOf(&out))
 }

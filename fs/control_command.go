@@ -337,13 +337,19 @@ func (s *Session) runRootCommand(c command) (string, error) {
 			return "", &refusal{errnoOf(err), "sync: " + strings.ReplaceAll(err.Error(), "\n", "; ")}
 		}
 		return "ok", nil
+	case "mmap":
+		return s.runMmap(c)
 	}
-	return "", invalid("unknown command %s; the mount's is sync", abbreviate(c.verb))
+	if slices.Contains(mappingVerbs, c.verb) {
+		return s.runAddressCommand(c)
+	}
+	return "", invalid("unknown command %s; the mount's are sync, mmap, %s", abbreviate(c.verb), strings.Join(mappingVerbs, ", "))
 }
 
 // ctlHandle is an open ctl file.
 type ctlHandle struct {
-	target *node // nil for the root's
+	target   *node            // the file whose ctl it is
+	explicit *mapping.Mapping // the mapping whose ctl it is; the root's has neither
 
 	mu     sync.Mutex
 	answer string
@@ -384,9 +390,12 @@ func (h *ctlHandle) run(s *Session, text string) (string, error) {
 			return "", err
 		}
 		var answer string
-		if h.target != nil {
+		switch {
+		case h.target != nil:
 			answer, err = s.runFileCommand(h.target, c)
-		} else {
+		case h.explicit != nil:
+			answer, err = s.runMappingCommand(h.explicit, c)
+		default:
 			answer, err = s.runRootCommand(c)
 		}
 		if err != nil {

@@ -62,6 +62,16 @@ var commandSeeds = []string{
 	"madvise advice=dontneed", "madvise advice=pageout length=1", "madvise advice=", "madvise advice=willneed offset=8192",
 	"mlock", "munlock", "mlock offset=4096 length=4096\nmsync flags=invalidate\nmunlock", "mlock\nmunlock offset=4096",
 	"msync\nmsync\n\n msync", "msync\nnonsense\nmsync", `msync offset="0"`, `msync offset="`, "\x00\xff", "msync\r\n",
+	"mmap name=m file=f", "mmap name=m file=f\nmunmap name=m", "mmap name=m file=f flags=private prot=rw open=ro length=4096",
+	"mmap name=m file=f addr=1000 flags=shared,fixed", "mmap name=m file=f offset=8192 length=99999 flags=private,populate",
+	"mmap name=m file=f prot=none\nmmap name=m file=f", "mmap name=.. file=../f", `mmap name="a b\n" file="f"`, "mmap file=f name=a/b",
+	"mmap name=m file=/f", "mmap name=m file=f//", "mmap name=m file=.", "mmap name=m file=.mapfs/status", "mmap name=m file=f prot=rwxr",
+	"mmap name=m file=f prot=", "mmap name=m file=f length=9223372036854775807", "mmap name=m file=f offset=9223372036854771712 length=1",
+	"mmap name=m file=f addr=ffffffffffffffff", "mmap name=m file=f addr=-1", "mmap name=m file=f addr=10000000000000000",
+	"mmap name=m file=f flags=shared,private", "mmap name=m file=f flags=fixed", "mmap name=m file=f open=wo", "mmap name=m file=f flags=shared,locked",
+	"munmap name=m", "munmap addr=0 length=0", "munmap addr=7f0000000000 length=18446744073709551615", "munmap name=m addr=0",
+	"mprotect addr=0 length=4096 prot=r", "mprotect prot=r offset=4096 length=1", "msync addr=0 length=4096 flags=async", "mlock addr=zz length=1",
+	"munmap offset=4096 length=4096\nmsync\nmlock\nmadvise advice=dontneed\nmunmap\nmsync",
 	"sync", `"msync"`, "=", "msync =", "msync ==", `msync x="\u202e"`, "msync \u00a0", "msync offset=٣",
 }
 
@@ -198,24 +208,56 @@ func FuzzFileCommand(f *testing.F) {
 	})
 }
 
-// FuzzRootCommand gives anything to the mount's ctl.
+// FuzzRootCommand gives anything to the mount's ctl. Nothing of it changes the file,
+// and no explicit mapping is left by a line that was refused.
 func FuzzRootCommand(f *testing.F) {
 	for _, seed := range commandSeeds {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		s, n, _ := commandTest(t)
+		s, n, want := commandTest(t)
 		before := unsyncedOf(t, s, n)
 		_, err := (&ctlHandle{}).run(s, text)
+		if got, err := os.ReadFile(s.backing("f")); err != nil || string(got) != want {
+			t.Fatalf("%q changed the file: %d bytes, %v", text, len(got), err)
+		}
+		if strings.TrimSpace(text) == "sync" && (err != nil || unsyncedOf(t, s, n) != "") {
+			t.Fatalf("sync: %v, and unsynced is %q", err, unsyncedOf(t, s, n))
+		}
 		if err == nil {
-			if got := unsyncedOf(t, s, n); got != "" {
-				t.Fatalf("%q: unsynced is %q", text, got)
-			}
 			return
 		}
 		checkSentence(t, text, err)
+		if left := s.files.Arena().Mappings(); len(left) > 0 && !strings.Contains(strings.TrimSpace(text), "\n") {
+			t.Fatalf("%q was refused, and left the mapping %q", text, left[0].Name())
+		}
 		if got := unsyncedOf(t, s, n); !strings.Contains(text, "sync") && got != before {
 			t.Fatalf("%q was refused, but unsynced is %q and was %q", text, got, before)
+		}
+	})
+}
+
+// FuzzMappingCommand gives anything to an explicit mapping's ctl. Whatever it does,
+// the file stays what it was.
+func FuzzMappingCommand(f *testing.F) {
+	for _, seed := range commandSeeds {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		s, _, want := commandTest(t)
+		if _, err := (&ctlHandle{}).run(s, "mmap name=m file=f"); err != nil {
+			t.Fatal(err)
+		}
+		m := s.files.Arena().Find("m")
+		before := m.Segments()
+		if _, err := (&ctlHandle{explicit: m}).run(s, text); err != nil {
+			checkSentence(t, text, err)
+			if !strings.Contains(strings.TrimSpace(text), "\n") && !slices.Equal(m.Segments(), before) {
+				t.Fatalf("%q was refused, and left %+v", text, m.Segments())
+			}
+		}
+		if got, err := os.ReadFile(s.backing("f")); err != nil || string(got) != want {
+			t.Fatalf("%q changed the file: %d bytes, %v", text, len(got), err)
 		}
 	})
 }

@@ -32,7 +32,7 @@ func (d *controlDir) read(w *worker, off int64, size int) ([]byte, error) {
 	}
 	var out []byte
 	for i := int(max(off, 0)); i < len(names); i++ {
-		entry := controlNode{controlKey: controlKey{kinds[i], d.node.target}}
+		entry := controlNode{controlKey: controlKey{kinds[i], d.node.target, d.node.explicit}}
 		next := appendDirent(out, &direntHeader{Ino: entry.inode(w.s), Off: uint64(i + 1), Type: kinds[i].mode() >> 12}, []byte(names[i]))
 		if len(next) > size {
 			break

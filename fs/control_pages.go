@@ -142,13 +142,28 @@ type pageText interface {
 // the largest.
 const pagesWindow = 1 << 18
 
+// pageSource is what has pages to be shown.
+type pageSource struct {
+	count   int64
+	inspect func(first, end int64, emit func(mapping.PageRun) bool) error
+	err     error // why its pages cannot be shown
+}
+
+// pagesOf returns the pages of a file.
+func (s *Session) pagesOf(target *node) pageSource {
+	var st unix.Stat_t
+	err := s.stat(target, &st)
+	_, count := mapping.Range{Off: 0, End: st.Size}.Pages()
+	return pageSource{count: count, err: err, inspect: func(first, end int64, emit func(mapping.PageRun) bool) error {
+		return s.inspect(target, first, end, emit)
+	}}
+}
+
 // pagesHandle is an open pages or map file. Its text is made as it is read.
 type pagesHandle struct {
 	readOnly
-	s      *Session
-	target *node
-	make   func() pageText
-	count  int64
+	pages pageSource
+	make  func() pageText
 
 	mu   sync.Mutex // guards what follows: threads share descriptors
 	err  error
@@ -163,13 +178,11 @@ type pagesHandle struct {
 func newPagesHandle[T any, P interface {
 	*T
 	pageText
-}](s *Session, target *node, _ P) controlHandle {
-	h := &pagesHandle{s: s, target: target, make: func() pageText { return P(new(T)) }}
-	var st unix.Stat_t
-	if h.err = s.stat(target, &st); h.err != nil {
+}](pages pageSource, _ P) controlHandle {
+	h := &pagesHandle{pages: pages, make: func() pageText { return P(new(T)) }}
+	if h.err = pages.err; h.err != nil {
 		return h
 	}
-	_, h.count = mapping.Range{Off: 0, End: st.Size}.Pages()
 	h.rewind()
 	h.err = h.more()
 	return h
@@ -182,9 +195,9 @@ func (h *pagesHandle) rewind() {
 
 // more looks at the next pages and appends their text.
 func (h *pagesHandle) more() error {
-	end := min(h.next+pagesWindow, h.count)
+	end := min(h.next+pagesWindow, h.pages.count)
 	if h.next < end {
-		err := h.s.inspect(h.target, h.next, end, func(run mapping.PageRun) bool {
+		err := h.pages.inspect(h.next, end, func(run mapping.PageRun) bool {
 			h.buf = h.text.add(h.buf, run)
 			return true
 		})
@@ -193,7 +206,7 @@ func (h *pagesHandle) more() error {
 		}
 	}
 	h.next = end
-	if h.next == h.count {
+	if h.next == h.pages.count {
 		h.buf = h.text.end(h.buf)
 		h.done = true
 	}

@@ -38,6 +38,7 @@ func (s *Session) writeStatus(b *strings.Builder) error {
 	fmt.Fprintf(b, "mappings %d\n", mappings)
 	fmt.Fprintf(b, "mapped_bytes %d\n", mapped)
 	fmt.Fprintf(b, "copied_bytes %d\n", s.files.CopiedBytes())
+	s.writeArena(b)
 	fmt.Fprintf(b, "unsynced_bytes %d\n", s.files.UnsyncedBytes())
 	fmt.Fprintf(b, "sources %s\n", orNone(strings.Join(working, ",")))
 	for _, source := range sources {
@@ -82,6 +83,7 @@ func (s *Session) writeMaps(b *strings.Builder, h *fuse.Header) error {
 		}
 		f.Unref()
 	}
+	s.explicitRows(h, func(addr uintptr, text string) { rows = append(rows, row{addr, text}) })
 	slices.SortFunc(rows, func(a, b row) int {
 		if a.addr < b.addr {
 			return -1

@@ -161,11 +161,18 @@ func appendEvent(b []byte, seq uint64, e *loggedEvent) []byte {
 			b = append(b, ` note="MS_ASYNC itself does nothing since Linux 2.6.19; sync_file_range started the write-back"`...)
 		}
 	case mapping.EventFault:
-		b = fmt.Appendf(b, " signal=SIGBUS addr=%x page=%d", e.Addr, e.Off/mapping.PageSize)
+		signal := "SIGBUS"
+		if e.Signal == syscall.SIGSEGV {
+			signal = "SIGSEGV"
+		}
+		b = fmt.Appendf(b, " signal=%s addr=%x page=%d", signal, e.Addr, e.Off/mapping.PageSize)
 	case mapping.EventOpen:
 		b = fmt.Appendf(b, " flags=%s pid=%d", openFlags(e.Flags), e.PID)
 	case mapping.EventClose:
 		b = fmt.Appendf(b, " flags=%s", openFlags(e.Flags))
+	}
+	if e.Mapping != "" {
+		b = append(append(b, " name="...), quotePath(e.Mapping)...)
 	}
 	return append(b, '\n')
 }

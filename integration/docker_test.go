@@ -248,6 +248,44 @@ func TestDockerControl(t *testing.T) {
 	}
 }
 
+// TestDockerModes stores to private and staged files, and through explicit
+// mappings, in a container: what the seccomp filter of the engine takes away
+// (process_vm_writev(2) above all) has its way around.
+func TestDockerModes(t *testing.T) {
+	c := startContainer(t, "mode=staged")
+	c.exec(`
+set -ex
+cd /mnt
+echo old >f; sync f
+[ "$(cat /backing/f)" = old ]
+echo new >f
+[ "$(cat f) $(cat /backing/f)" = "new old" ]
+grep -q C .mapfs/files/f/pages
+sync f
+[ "$(cat /backing/f)" = new ]
+mapfs mode f private
+echo mine >f
+[ "$(cat f) $(cat /backing/f)" = "mine new" ]
+mapfs msync --invalidate f
+[ "$(cat f)" = new ]
+mapfs mode f shared
+mapfs ctl . 'mmap name=m file=f prot=r'
+[ "$(head -c 3 .mapfs/mappings/m/memory)" = new ]
+if printf x >.mapfs/mappings/m/memory; then exit 1; fi
+mapfs ctl . 'mmap name=w file=f flags=private'
+printf NEW | dd of=.mapfs/mappings/w/memory conv=notrunc status=none
+[ "$(head -c 3 .mapfs/mappings/w/memory) $(cat f)" = "NEW new" ]
+grep -q '^copied_pages 1$' .mapfs/mappings/w/status
+mapfs events --no-follow . | grep -q 'fault .*signal=SIGSEGV'
+rmdir .mapfs/mappings/m .mapfs/mappings/w
+echo last >g`)
+	if got := c.stop(); got != "0" {
+		t.Errorf("exit status after docker stop: got %s, want 0", got)
+	}
+	c.wantBacking("f", "new\n")
+	c.wantBacking("g", "last\n")
+}
+
 // TestDockerKilled is the container's crash: bytes that write(2) acknowledged
 // stay, and a new container serves them.
 func TestDockerKilled(t *testing.T) {

@@ -16,7 +16,7 @@ import (
 )
 
 // stagedKills is how often TestStagedKilled kills a daemon on each filesystem.
-var stagedKills = flag.Int("kills", 15, "how often the daemon of a staged mount is killed")
+var stagedKills = flag.Int("kills", 50, "how often the daemon of a staged mount is killed")
 
 func init() {
 	clientVerbs["stage"] = clientStage

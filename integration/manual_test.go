@@ -196,6 +196,11 @@ func TestManualTree(t *testing.T) {
 			documented = append(documented, file+"/"+leaf)
 		}
 	}
+	run(t, mapfsBin, "ctl", m.dir, "mmap name=one file=f")
+	documented = append(documented, "mappings/one")
+	for _, leaf := range page.all("mapping") {
+		documented = append(documented, "mappings/one/"+leaf)
+	}
 	found := run(t, "find", m.path(".mapfs"), "-mindepth", "1", "-printf", `%P\n`)
 	sameNames(t, "the control tree", documented, strings.Fields(found))
 
@@ -205,6 +210,7 @@ func TestManualTree(t *testing.T) {
 	}
 	sameOrder(t, "status", page.all("status"), firstWords(cat("status")))
 	sameOrder(t, "files/f/status", page.all("file-status"), firstWords(cat("files", "f", "status")))
+	sameOrder(t, "mappings/one/status", page.all("mapping-status"), firstWords(cat("mappings", "one", "status")))
 
 	var metrics []string
 	for _, match := range regexp.MustCompile(`(?m)^# TYPE (\S+)`).FindAllStringSubmatch(cat("metrics"), -1) {
@@ -244,7 +250,8 @@ func TestManualXattrs(t *testing.T) {
 func TestManualCommands(t *testing.T) {
 	m := mountT(t, ext4Dir(t))
 	page := readManual(t, "mapfs-control.5")
-	run(t, "touch", m.path("f"))
+	run(t, "sh", "-c", `echo hello >"$0"`, m.path("f"))
+	run(t, mapfsBin, "ctl", m.dir, "mmap name=one file=f")
 
 	// told gives a command that fails, and returns the list at the end of the
 	// sentence.
@@ -264,7 +271,7 @@ func TestManualCommands(t *testing.T) {
 		return strings.Split(match[1], ", ")
 	}
 	for _, c := range []struct{ list, path string }{
-		{"root-commands", m.dir}, {"file-commands", m.path("f")},
+		{"root-commands", m.dir}, {"file-commands", m.path("f")}, {"mapping-commands", m.path(".mapfs", "mappings", "one")},
 	} {
 		sameNames(t, c.list, page.first(t, c.list), told(c.path, "nosuch", `'?s (?:is|are)`))
 		for _, item := range page[c.list] {
@@ -325,6 +332,15 @@ func TestManualEvents(t *testing.T) {
 	run(t, "truncate", "-s", "100", m.path("f"))
 	run(t, mapfsBin, "msync", "--async", m.path("f"))
 	run(t, mapfsBin, "ctl", m.path("f"), "madvise advice=dontneed")
+	run(t, mapfsBin, "ctl", m.dir, "mmap name=one file=f length=9000 flags=private\nmmap name=two file=f length=9000")
+	for _, name := range []string{"one", "two"} {
+		memory := m.path(".mapfs", "mappings", name, "memory")
+		run(t, "dd", "if=/dev/zero", "of="+memory, "bs=1", "count=1")
+		if _, err := runErr("dd", "if="+memory, "of=/dev/null", "bs=4096", "skip=2"); err == nil {
+			t.Error("no fault past the end of the file")
+		}
+		run(t, mapfsBin, "ctl", m.path(".mapfs", "mappings", name), "msync length=1 flags=async\nmadvise advice=dontneed\nmunmap")
+	}
 
 	text := run(t, mapfsBin, "events", "--no-follow", m.dir)
 	seen := make(map[string]bool)
@@ -343,7 +359,7 @@ func TestManualEvents(t *testing.T) {
 		}
 	}
 	for _, kind := range []string{
-		"read", "write", "store", "extend", "truncate", "map", "unmap", "msync", "invalidate", "evict", "open", "close",
+		"read", "write", "store", "copy", "fault", "extend", "truncate", "map", "unmap", "msync", "invalidate", "evict", "open", "close",
 	} {
 		if !seen[kind] {
 			t.Errorf("no event %s among\n%s", kind, text)

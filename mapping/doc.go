@@ -1,6 +1,13 @@
 // Package mapping serves files from memory mappings: reads are loads from, and
-// writes are stores to, one MAP_SHARED mapping of each file (mmap(2)), and
-// write-back is msync(2). It knows nothing of FUSE.
+// writes are stores to, one mapping of each file (mmap(2)), and write-back is
+// msync(2). It knows nothing of FUSE.
+//
+// A [Table] holds the files that are open; [Table.OpenFile] opens one. A [File] is
+// in one of three modes:
+//
+//   - [Shared] is MAP_SHARED: what is stored is in the file at once.
+//   - [Private] is MAP_PRIVATE: what is stored stays in memory.
+//   - [Staged] is MAP_PRIVATE until [File.Sync], which writes what was stored.
 //
 // # Units
 //
@@ -16,6 +23,11 @@
 // is not yet on the device is remembered page by page until a [File.Sync] has
 // succeeded.
 //
+// In the modes that copy this holds for pages that were not stored to. Those that
+// were, and a size that was changed, are in the memory of the process alone. The
+// file then stays open and mapped, whoever has it open, and copied pages count
+// against [Config].DirtyLimit.
+//
 // # Faults
 //
 // A load or store can fault: the file was truncated by somebody else, the
@@ -24,6 +36,13 @@
 // turn SIGBUS and SIGSEGV into a refusal; the operation is then repeated by
 // pread(2) or pwrite(2), which tell the true count and errno. Mapped memory is
 // never handed out of the package except to the kernel.
+//
+// # Explicit mappings
+//
+// Beside the mapping that serves a file there can be others, made by [Arena.Mmap]
+// with the arguments of mmap(2). They hold to those and to nothing else: their
+// memory faults as the hardware and the kernel will have it, and such a fault is
+// the answer and not repeated by other means.
 //
 // # Errors
 //
@@ -39,13 +58,25 @@
 //
 // Lock order, the outer first:
 //
+//	Arena.changeMu           one mmap, munmap or mprotect of an explicit mapping at a time
+//	  Mapping.use            shared: use its memory; exclusive: take pages away or protect them
+//	    Mapping.lockMu       one mlock or munlock at a time
+//	      Arena.mu           the list of segments, the names
+//	    File.growMu, and what comes after it
+//
 //	File.growMu              one change of size at a time
 //	  File.syncMu            one write-back at a time; keeps the mapping and the descriptor
 //	    File.mu              shared: use the mapping; exclusive: shrink the file, replace or drop the mapping
 //	      pageRecord.mu      the chunks of the page record
 //	      Table.mu           the set of files, the idle list, the ring of mappings
 //
-// No system call that can wait is made under Table.mu. A file's locks are never
-// waited for under another file's: the evictor only tries them, and passes over
-// a file that is busy.
+// No system call that can wait is made under Table.mu or Arena.mu. A file's locks
+// are never waited for under another file's: the evictor only tries them, and
+// passes over a file that is busy.
+//
+// Only who has Arena.changeMu holds the use of several mappings, and nobody waits
+// for Arena.changeMu who holds another lock. A munmap waits for an msync of the
+// same mapping, or for a page that comes from a slow device, and other changes of
+// the layout wait with it, as they do for an mmap with MAP_POPULATE; loads and
+// stores of other mappings do not.
 package mapping

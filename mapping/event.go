@@ -1,6 +1,9 @@
 package mapping
 
-import "log/slog"
+import (
+	"log/slog"
+	"syscall"
+)
 
 // Kind says what an [Event] is about.
 type Kind uint8
@@ -44,6 +47,9 @@ type Event struct {
 	Flags       int     // of msync(2), or of open(2)
 	PID         uint32  // the client's process, 0 if the kernel does not tell
 	Err         error   // how a write-back ended
+
+	Mapping string         // the name of the explicit mapping, "" if it was none
+	Signal  syscall.Signal // of a fault in an explicit mapping
 }
 
 // An Observer is told of events as they happen, from the goroutine that makes

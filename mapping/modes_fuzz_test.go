@@ -301,9 +301,14 @@ func (m *modesModel) invalidated(t *testing.T, f *File, first, end int64) {
 		copy(m.logical[g.Off:], got)
 		delete(m.copied, page)
 		delete(m.unsynced, page)
-		// A file that was cut inside the page keeps what was cut off hidden.
+		// A file that was cut inside the page keeps what was cut off hidden. Where
+		// the page shows zeros, which the file could have too, the engine knows.
 		tail := m.backing[min(int(g.End), len(m.backing)):min(int((page+1)*PageSize), len(m.backing))]
-		if m.own && sameBytes(tail, make([]byte, len(tail))) != nil && sameBytes(got, make([]byte, g.Len())) != nil {
+		hidden := m.own && sameBytes(tail, make([]byte, len(tail))) != nil
+		if zeros := sameBytes(got, make([]byte, g.Len())) == nil; zeros {
+			hidden = hidden && f.record.all(g, pageCopied)
+		}
+		if hidden {
 			m.touch(int(g.Off), int(g.Off)+1)
 		}
 	}

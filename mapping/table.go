@@ -51,6 +51,7 @@ type Table struct {
 	counters    Counters
 	remembered  rememberedFiles
 	modes       fileModes
+	arena       *Arena
 	maxMappings int64
 	maxIdle     int
 	maxCopied   int64 // pages
@@ -124,6 +125,7 @@ func newTable(cfg Config, sys *system) *Table {
 		t.maxCopied = defaultDirtyLimit() / PageSize
 	}
 	t.probeVMWrite()
+	t.arena = newArena(t)
 	go t.janitor()
 	return t
 }
@@ -209,6 +211,33 @@ func (t *Table) Open(fd int, st *unix.Stat_t, readable, writable bool) (*File, e
 		return nil, err
 	}
 	return f, nil
+}
+
+// OpenFile opens the regular file name as os.OpenFile does and returns it with a new
+// reference. It must be opened for reading, for mmap(2) needs that; O_APPEND and
+// O_TRUNC are for the caller's own writes to do ([File.Append], [File.Truncate]) and
+// are EINVAL.
+func (t *Table) OpenFile(name string, flag int, perm os.FileMode) (*File, error) {
+	if flag&(os.O_WRONLY|os.O_APPEND|os.O_TRUNC) != 0 {
+		return nil, &os.PathError{Op: "open", Path: name, Err: unix.EINVAL}
+	}
+	fd, err := unix.Open(name, flag|unix.O_CLOEXEC, uint32(perm.Perm()))
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	var st unix.Stat_t
+	if err = fstat(fd, &st); err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
+		err = unix.EINVAL
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	f, err := t.Open(fd, &st, true, flag&os.O_RDWR != 0)
+	if err == nil {
+		f.SetName(name)
+	}
+	return f, err
 }
 
 // fillsHolesLocked is fillsHoles of fd, which is on dev, asked once for each
@@ -514,9 +543,10 @@ func (t *Table) evict() bool {
 }
 
 // Mappings returns the number of live mappings and the bytes of address space
-// they take.
+// they take, explicit ones included.
 func (t *Table) Mappings() (count, length int64) {
-	return t.mappings.Load(), t.mappedBytes.Load()
+	count, length = t.arena.size()
+	return count + t.mappings.Load(), length + t.mappedBytes.Load()
 }
 
 // SyncAll writes back every file that has unsynced bytes, and goes on after an
@@ -537,6 +567,7 @@ func (t *Table) SyncAll() error {
 
 // Close gives up every file. Nobody may use the table's files any more.
 func (t *Table) Close() {
+	t.arena.close()
 	t.mu.Lock()
 	t.closed = true
 	close(t.done)

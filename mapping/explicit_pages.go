@@ -1,0 +1,164 @@
+package mapping
+
+import (
+	"encoding/binary"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Bits of an entry of /proc/PID/pagemap that tell whose a page is. A page that is
+// swapped out was copied: pages of files go back to their file instead.
+const (
+	frameSwapped = 1 << 62
+	frameOfFile  = 1 << 61
+)
+
+// copiesWindow is how many pages' entries are read at a time.
+const copiesWindow = 1 << 15
+
+// pagemap returns /proc/self/pagemap, or nil where that cannot be read.
+func (a *Arena) pagemap() *os.File {
+	a.copiesOnce.Do(func() { a.copies, _ = openKernelFile("/proc/self/pagemap") })
+	return a.copies
+}
+
+// frames returns the entries of pagemap for the pages of s, or nil.
+func (a *Arena) frames(s span) []uint64 {
+	f := a.pagemap()
+	if f == nil {
+		return nil
+	}
+	first, end := int64(s.start)/PageSize, (int64(s.end)-1)/PageSize+1
+	buf := make([]byte, (end-first)*8)
+	if _, err := f.ReadAt(buf, first*8); err != nil {
+		return nil
+	}
+	frames := make([]uint64, end-first)
+	for i := range frames {
+		frames[i] = binary.NativeEndian.Uint64(buf[i*8:])
+	}
+	return frames
+}
+
+// copiedFrame reports whether the page of an entry is a private copy.
+func copiedFrame(frame uint64) bool {
+	return frame&frameSwapped != 0 || frame&pagemapPresent != 0 && frame&frameOfFile == 0
+}
+
+// copiedPages says which pages of s a private mapping has copied; nil for a shared
+// one, for loads, and if the kernel does not tell.
+func (m *Mapping) copiedPages(s span, prot int) []bool {
+	if m.shared() || prot != unix.PROT_WRITE {
+		return nil
+	}
+	frames := m.arena.frames(s)
+	copied := make([]bool, len(frames))
+	for i, frame := range frames {
+		copied[i] = copiedFrame(frame)
+	}
+	return copied
+}
+
+// Inspect calls emit for runs of the mapping's pages [first, end), counted from its
+// beginning, until emit returns false. Pages that are not mapped any more, and
+// those past the end of the file, have no flags. A page that was copied is the
+// mapping's own: what the kernel says of the file's is not said of it.
+func (m *Mapping) Inspect(k *KernelSources, first, end int64, emit func(PageRun) bool) error {
+	m.use.RLock()
+	defer m.use.RUnlock()
+	if m.gone.Load() {
+		return os.NewSyscallError("inspect", syscall.ESTALE)
+	}
+	end = min(end, m.len()/PageSize)
+	joiner := runJoiner{emit: emit}
+	at := first
+	// fill passes on pages of which nothing can be said, up to page.
+	fill := func(page int64) {
+		joiner.add(PageRun{at, max(page, at), 0})
+		at = max(page, at)
+	}
+	wanted := span{m.start + uintptr(first*PageSize), m.start + uintptr(max(first, end)*PageSize)}
+	for _, part := range m.arena.list().in(wanted, m) {
+		fill(int64(part.start-m.start) / PageSize)
+		shift := m.off / PageSize // from pages of the mapping to those of the file
+		stop := int64(part.end-m.start) / PageSize
+		err := m.file.Inspect(k, at+shift, stop+shift, func(run PageRun) bool {
+			m.runs(PageRun{run.First - shift, run.End - shift, run.Flags}, &joiner)
+			at = run.End - shift
+			return !joiner.done
+		})
+		if err != nil {
+			return err
+		}
+		fill(stop)
+	}
+	fill(end)
+	joiner.flush()
+	return nil
+}
+
+// runs passes on a run of the file's pages as those of the mapping. m.use must be
+// held.
+func (m *Mapping) runs(run PageRun, joiner *runJoiner) {
+	if m.shared() {
+		joiner.add(run)
+		return
+	}
+	run.Flags &^= PageUnsynced | PageCopied // nothing of a private mapping is ever synced
+	for run.First < run.End && !joiner.done {
+		stop := min(run.End, run.First+copiesWindow)
+		frames := m.arena.frames(span{m.start + uintptr(run.First*PageSize), m.start + uintptr(stop*PageSize)})
+		for i := range stop - run.First {
+			page := PageRun{run.First + i, run.First + i + 1, run.Flags}
+			if frames != nil && copiedFrame(frames[i]) {
+				page.Flags = PageCopied | run.Flags&PageTail
+				if frames[i]&pagemapPresent != 0 {
+					page.Flags |= PageResident
+				}
+			}
+			joiner.add(page)
+		}
+		run.First = stop
+	}
+}
+
+// CopiedPages returns how many pages of the file a private mapping has copied, as
+// far as the kernel tells.
+func (m *Mapping) CopiedPages() (copied int64) {
+	m.use.RLock()
+	defer m.use.RUnlock()
+	if m.shared() {
+		return 0
+	}
+	for _, part := range m.arena.list().in(m.span, m) {
+		for part.start < part.end {
+			window := part.span
+			window.end = min(part.end, part.start+uintptr(copiesWindow*PageSize))
+			for _, frame := range m.arena.frames(window) {
+				if copiedFrame(frame) {
+					copied++
+				}
+			}
+			part.start = window.end
+		}
+	}
+	return copied
+}
+
+// UnsyncedBytes returns how many of the file's bytes that a shared mapping still
+// has a power cut now would take; 0 for a private one.
+func (m *Mapping) UnsyncedBytes() (unsynced int64) {
+	if !m.shared() {
+		return 0
+	}
+	parts := m.arena.list().in(m.span, m)
+	m.file.Unsynced(func(g Range, _ Cause) bool {
+		for _, part := range parts {
+			unsynced += g.Intersect(m.fileRange(part.span)).Len()
+		}
+		return true
+	})
+	return unsynced
+}
