@@ -15,12 +15,10 @@ func TestExercises(t *testing.T) {
 	if len(all) == 0 {
 		t.Fatal("no exercises")
 	}
-	last := 0
-	for _, e := range all {
-		if e.Number <= last || !strings.HasPrefix(e.Name, fmt.Sprintf("%02d-", e.Number)) {
-			t.Errorf("%s is number %d after %d", e.Name, e.Number, last)
+	for i, e := range all {
+		if e.Number != i+1 || !strings.HasPrefix(e.Name, fmt.Sprintf("%02d-", i+1)) {
+			t.Errorf("%s is number %d, want %d", e.Name, e.Number, i+1)
 		}
-		last = e.Number
 		rest := e.Text
 		for _, part := range []string{"\n**Question.** ", "\n```console\n$ ", "\n## Why\n", "\n## Try next\n"} {
 			_, after, found := strings.Cut(rest, part)
