@@ -2,6 +2,7 @@ package lab
 
 import (
 	"fmt"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -15,7 +16,14 @@ func TestExercises(t *testing.T) {
 	if len(all) == 0 {
 		t.Fatal("no exercises")
 	}
+	index, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for i, e := range all {
+		if row := fmt.Sprintf("| %02d | [%s](%s) |\n", e.Number, e.Title, e.Name); !strings.Contains(string(index), row) {
+			t.Errorf("README.md has no row %q", row)
+		}
 		if e.Number != i+1 || !strings.HasPrefix(e.Name, fmt.Sprintf("%02d-", i+1)) {
 			t.Errorf("%s is number %d, want %d", e.Name, e.Number, i+1)
 		}
