@@ -130,12 +130,13 @@ func (f *File) giveUpWritten(size int64) error {
 	f.record.runs(0, math.MaxInt64/PageSize, func(run PageRun, states pageState) bool {
 		r := Range{run.First * PageSize, run.End * PageSize}
 		written := states&pageSyncing != 0 && states&pageWritten == 0
-		if written && states&pageCopied != 0 && r.Off < c.fileEnd {
-			in := r.Intersect(Range{0, c.fileEnd})
-			if err = f.giveUpLocked(in); err != nil {
+		if written && states&pageCopied != 0 {
+			if err = f.giveUpLocked(r.Intersect(Range{0, c.fileEnd})); err != nil {
 				return false
 			}
-			f.addCopied(-f.record.clear(in, pageCopied|pageLoaded|pageStored))
+			// Past the mapped part of the file the memory stays, and has what the
+			// file has.
+			f.addCopied(-f.record.clear(r, pageCopied|pageLoaded|pageStored))
 		}
 		if !written && states&pageUnsynced != 0 && r.End > c.fileEnd {
 			newEnd = min(newEnd, max(r.Off, c.fileEnd))
@@ -149,7 +150,7 @@ func (f *File) giveUpWritten(size int64) error {
 		if err := f.mapFilePart(c.fileEnd, newEnd); err != nil {
 			return err
 		}
-		f.addCopied(-f.record.clear(Range{c.fileEnd, newEnd}, pageCopied|pageLoaded|pageStored))
+		f.record.clear(Range{c.fileEnd, newEnd}, pageLoaded|pageStored)
 		c.fileEnd = newEnd
 		f.relockLocked()
 	}
@@ -208,8 +209,7 @@ func (f *File) invalidateCopies(g Range, everything bool) error {
 
 // reloadLocked fills the pages of g that lie past the mapped part of the file with
 // what a write-back of some pages has put into the file there, or somebody else.
-// They stay in memory, but there is nothing unsynced about them. f.mu must be held
-// exclusively.
+// f.mu must be held exclusively.
 func (f *File) reloadLocked(g Range) error {
 	c := f.copies
 	var st unix.Stat_t
@@ -220,9 +220,6 @@ func (f *File) reloadLocked(g Range) error {
 	if !c.own || g.Empty() {
 		return nil
 	}
-	if _, err := f.preadFull(f.mem[g.Off:g.End], g.Off); err != nil {
-		return err
-	}
-	f.addCopied(f.record.copy(g, pageLoaded))
-	return nil
+	_, err := f.preadFull(f.mem[g.Off:g.End], g.Off)
+	return err
 }
