@@ -137,11 +137,12 @@ func TestStatements(t *testing.T) {
 	})
 }
 
-// run runs the command of a row with a new file mnt/f, and takes over what it
-// prints but for what is documented with "...".
+// run runs the command of a row with a new file mnt/f and no mapping made by
+// command, and takes over what it prints but for what is documented with "...".
 func (s *statement) run(t *testing.T, sh *labShell) {
 	t.Helper()
-	if out := sh.run("rm -f mnt/*; printf hello > mnt/f"); len(out) > 0 {
+	out := sh.run("rm -f mnt/*; rmdir mnt/.mapfs/mappings/* 2> /dev/null; ls -A mnt/.mapfs/mappings; printf hello > mnt/f")
+	if len(out) > 0 {
 		t.Fatalf("making mnt/f: %q", out)
 	}
 	printed := sh.run(s.step.command)

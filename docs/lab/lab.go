@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-//go:embed *.md
+//go:embed [0-9]*.md
 var files embed.FS
 
 // Exercise is one exercise.

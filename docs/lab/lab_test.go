@@ -2,6 +2,7 @@ package lab
 
 import (
 	"fmt"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -15,12 +16,17 @@ func TestExercises(t *testing.T) {
 	if len(all) == 0 {
 		t.Fatal("no exercises")
 	}
-	last := 0
-	for _, e := range all {
-		if e.Number <= last || !strings.HasPrefix(e.Name, fmt.Sprintf("%02d-", e.Number)) {
-			t.Errorf("%s is number %d after %d", e.Name, e.Number, last)
+	index, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, e := range all {
+		if row := fmt.Sprintf("| %02d | [%s](%s) |\n", e.Number, e.Title, e.Name); !strings.Contains(string(index), row) {
+			t.Errorf("README.md has no row %q", row)
 		}
-		last = e.Number
+		if e.Number != i+1 || !strings.HasPrefix(e.Name, fmt.Sprintf("%02d-", i+1)) {
+			t.Errorf("%s is number %d, want %d", e.Name, e.Number, i+1)
+		}
 		rest := e.Text
 		for _, part := range []string{"\n**Question.** ", "\n```console\n$ ", "\n## Why\n", "\n## Try next\n"} {
 			_, after, found := strings.Cut(rest, part)
