@@ -111,7 +111,9 @@ func TestNothingIsLeft(t *testing.T) {
 		_, mnt := mounted(t, Options{DefaultPermissions: true})
 		shell(t, mnt, `mkdir -p a/b; for i in 1 2 3 4 5; do echo $i > a/b/$i; cat a/b/$i a/b/$i > /dev/null; done
 			mv a/b/1 a/1; rm a/b/2; ls -lR . > /dev/null; cat .mapfs/status .mapfs/files/a/b/3/pages > /dev/null
-			timeout 0.2 cat .mapfs/events > /dev/null || true; sync a/b/3; truncate -s 100000 a/b/4; cat a/b/4 > /dev/null`)
+			timeout 0.2 cat .mapfs/events > /dev/null || true; sync a/b/3; truncate -s 100000 a/b/4; cat a/b/4 > /dev/null
+			echo 'mmap name=one file=a/b/3' > .mapfs/ctl; echo 'mmap name=two file=a/b/4 flags=private' > .mapfs/ctl
+			for i in one two; do printf x | dd of=.mapfs/mappings/$i/memory status=none; done; rm a/b/3; rmdir .mapfs/mappings/two`)
 	}
 	t.Run("warm-up", once)
 	descriptors, goroutines, mapped := count()
