@@ -29,7 +29,8 @@ demo: ## install what is missing, build, and show a mount at work
 
 # In the integration tests it is the daemon that is built with the race detector,
 # and not the hundreds of small clients. What is about words, screens and bulk has
-# shown all it can without it.
+# shown all it can without it. GORACE takes away the second that every command would
+# wait at its end.
 #
 # Whatever setup.sh installs is required from then on: a test that misses it
 # fails instead of skipping.
@@ -39,8 +40,8 @@ test: ## install what is missing, check, and run all tests, Docker's too
 	@$(MAKE) --no-print-directory lint
 	integration/docker/with-engine.sh $(GOTEST) ./...
 	$(GOTEST) -race $$(go list ./... | grep -v /integration$$)
-	MAPFS_RACE=1 $(GOTEST) -skip '^Test(Docker|Demo|Lab|Manual|Screen|Statements|VerbsManual|GoBuild|Gigabyte|Walk)' \
-		./integration -kills 10
+	GORACE=atexit_sleep_ms=0 MAPFS_RACE=1 $(GOTEST) ./integration -kills 10 \
+		-skip '^Test(Docker|Demo|Lab|Manual|Screen|Statements|VerbsManual|GoBuild|Gigabyte|Walk)'
 
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l client cmd docs fs integration mapping); \
