@@ -40,8 +40,8 @@ test: ## install what is missing, check, and run all tests, Docker's too
 	@$(MAKE) --no-print-directory lint
 	integration/docker/with-engine.sh $(GOTEST) ./...
 	$(GOTEST) -race $$(go list ./... | grep -v /integration$$)
-	GORACE=atexit_sleep_ms=0 MAPFS_RACE=1 $(GOTEST) ./integration -kills 10 \
-		-skip '^Test(Docker|Demo|Lab|Manual|Screen|Statements|VerbsManual|GoBuild|Gigabyte|Walk)'
+	GORACE=atexit_sleep_ms=0 MAPFS_RACE=1 $(GOTEST) \
+		-skip '^Test(Docker|Demo|Lab|Manual|Screen|Statements|VerbsManual|GoBuild|Gigabyte|Walk)' ./integration -kills=10
 
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l client cmd docs fs integration mapping); \
