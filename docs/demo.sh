@@ -7,14 +7,18 @@ set -eu
 PATH=$(cd "$(dirname "$1")" && pwd):$PATH
 
 top=$(mktemp -d)
-mkdir "$top/backing" "$top/mnt"
+lab=$top/lab # where exercises are followed
+texts=$(cd "$(dirname "$0")/lab" && pwd)
+mkdir "$top/backing" "$top/mnt" "$lab" "$lab/backing" "$lab/mnt"
 cleanup() {
 	trap - EXIT INT TERM
-	if grep -qs " $top/mnt " /proc/self/mountinfo; then
-		mapfs umount "$top/mnt" || fusermount3 -u -z "$top/mnt"
-	fi
+	for mnt in "$top/mnt" "$lab/mnt"; do
+		if grep -qs " $mnt " /proc/self/mountinfo; then
+			mapfs umount "$mnt" || fusermount3 -u -z "$mnt"
+		fi
+	done
 	# Not while something is mounted: rm would go through the mount.
-	rmdir "$top/mnt" && rm -rf "$top"
+	rmdir "$top/mnt" "$lab/mnt" && rm -rf "$top"
 }
 trap cleanup EXIT
 trap 'exit 130' INT
@@ -31,6 +35,14 @@ note() { printf '\n# %s\n' "$1"; }
 show() {
 	printf '$ %s\n' "$1"
 	eval "$1"
+}
+
+# exercise shows the commands of an exercise of the lab.
+exercise() {
+	note "Exercise $(sed -n '1s/^# //p' "$1")"
+	sed -n '/^```console$/,/^```$/s/^\$ //p' "$1" >commands
+	# Some of them are shown because they fail.
+	while IFS= read -r line <&9; do show "$line" 2>&1 || :; done 9<commands
 }
 
 cd "$top"
@@ -70,4 +82,12 @@ cmp big backing/big || fail 'backing/big has other bytes'
 if grep -qs " $top/mnt " /proc/self/mountinfo; then
 	fail 'mnt is still mounted'
 fi
+
+note 'The lab begins like this; "mapfs lab" has the rest, and says why.'
+cd "$lab"
+show 'mapfs backing mnt'
+for text in "$texts"/0[123]-*.md; do
+	exercise "$text"
+done
+show 'mapfs umount mnt'
 printf '\nThe demo is done; %s is removed.\n' "$top"

@@ -80,6 +80,7 @@ func (s *Session) stat(n *node, st *unix.Stat_t) error {
 	}
 	if p, err := s.locate(n, st); err == nil {
 		s.leave(p)
+		s.files.StatHeld(st)
 		return nil
 	}
 	// Removed, but somebody is in it or on the way to it.
@@ -107,11 +108,22 @@ func (w *worker) setattr(r *fuse.SetattrRequest) error {
 		if err := w.s.withInode(n, &st, func(path string) error { return setInode(path, r) }); err != nil {
 			return err
 		}
+		if r.Valid.Mtime() || r.Valid.MtimeNow() {
+			w.s.timesSet(n)
+		}
 	}
 	if err := w.s.stat(n, &st); err != nil {
 		return err
 	}
 	return w.sendAttr(n, &st)
+}
+
+// timesSet makes a file's times those of its inode, whatever was stored before.
+func (s *Session) timesSet(n *node) {
+	if f := s.files.Find(n.key); f != nil {
+		f.TimesSet()
+		f.Unref()
+	}
 }
 
 // withInode calls fn with a path that leads to n and to nothing else, whatever

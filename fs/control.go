@@ -206,7 +206,7 @@ func (n *controlNode) inode(s *Session) uint64 {
 // go there in the mount itself.
 func (s *Session) controlAttr(n *controlNode, a *attr) error {
 	now := unix.NsecToTimespec(s.control.since.UnixNano())
-	st := unix.Stat_t{Mode: n.kind.mode(), Nlink: 1, Uid: s.uid, Gid: s.gid, Blksize: mapping.PageSize, Atim: now, Mtim: now, Ctim: now}
+	st := unix.Stat_t{Mode: n.kind.mode(), Nlink: 1, Uid: s.uid, Gid: s.gid, Atim: now, Mtim: now, Ctim: now}
 	if n.target != nil {
 		var target unix.Stat_t
 		if err := s.stat(n.target, &target); err != nil {
@@ -220,7 +220,7 @@ func (s *Session) controlAttr(n *controlNode, a *attr) error {
 		case fileMemory:
 			st.Size, _ = mapping.PageUp(target.Size)
 		case fileBacking:
-			st.Size = target.Size
+			st.Size = s.backingSize(n.target, target.Size)
 		}
 	}
 	if n.kind == mappingMemory {
@@ -233,6 +233,7 @@ func (s *Session) controlAttr(n *controlNode, a *attr) error {
 		st.Size = s.control.events.size()
 	}
 	a.set(&st, n.inode(s))
+	a.Blksize = uint32(mapping.PageSize)
 	return nil
 }
 
@@ -265,10 +266,7 @@ func (w *worker) control(request fuse.Request) error {
 	case *fuse.PollRequest:
 		return w.controlPoll(r)
 	case *fuse.ReleaseRequest:
-		h := w.s.handles.remove(r.Handle)
-		if h != nil && h.dir != nil {
-			unix.Close(h.dir.fd)
-		}
+		w.s.handles.remove(r.Handle).close()
 		return w.ok()
 	case *fuse.FlushRequest, *fuse.FsyncRequest, *fuse.AccessRequest:
 		return w.ok()
@@ -382,7 +380,7 @@ func (s *Session) openControl(n *controlNode, r *fuse.OpenRequest) controlHandle
 	case rootMaps:
 		return s.snapshot(func(b *strings.Builder) error { return s.writeMaps(b, &r.Header) })
 	case rootEvents:
-		return s.control.events.open(r)
+		return s.control.events.open()
 	case rootMetrics:
 		return s.snapshot(s.control.metrics.write)
 	case rootCtl, fileCtl, mappingCtl:
@@ -440,6 +438,7 @@ func (w *worker) controlRead(r *fuse.ReadRequest) error {
 	case h.dir != nil:
 		return w.readdir(r)
 	}
+	w.nonblock = r.FileFlags&fuse.OpenNonblock != 0 // fcntl(2) can have set it since the open
 	out, err := h.control.read(w, r.Offset, r.Size)
 	if err != nil {
 		return err

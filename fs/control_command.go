@@ -161,6 +161,9 @@ func (c *command) span() (off, length int64, err error) {
 	if _, given := c.args["length"]; given && length == 0 {
 		return 0, 0, invalid("%s: length=0 names no bytes; leave it out to mean all up to the end of the file", c.verb)
 	}
+	if length > math.MaxInt64-off {
+		return 0, 0, invalid("%s: offset=%d and length=%d together are more than %d", c.verb, off, length, int64(math.MaxInt64))
+	}
 	if off%mapping.PageSize != 0 {
 		return 0, 0, invalid("%s: offset=%d is no multiple of the page size, %d", c.verb, off, mapping.PageSize)
 	}
@@ -179,6 +182,8 @@ func (s *Session) runFileCommand(n *node, c command) (string, error) {
 	var run func(f *mapping.File, off, length int64) error
 	want := accessRead
 	switch c.verb {
+	case "mode":
+		return s.setMode(n, c)
 	case "msync":
 		flags, err := c.msyncFlags()
 		if err != nil {
@@ -190,7 +195,7 @@ func (s *Session) runFileCommand(n *node, c command) (string, error) {
 		run = func(f *mapping.File, off, length int64) error {
 			err := f.Msync(off, length, flags)
 			if err == nil && flags&unix.MS_INVALIDATE != 0 {
-				s.notify.invalidate(n.id)
+				s.changedBehind(n)
 			}
 			return err
 		}
@@ -202,7 +207,13 @@ func (s *Session) runFileCommand(n *node, c command) (string, error) {
 		if err := c.only("advice", "offset", "length"); err != nil {
 			return "", err
 		}
-		run = func(f *mapping.File, off, length int64) error { return f.Madvise(off, length, advice) }
+		run = func(f *mapping.File, off, length int64) error {
+			err := f.Madvise(off, length, advice)
+			if err == nil && advice == unix.MADV_DONTNEED && f.Mode() != mapping.Shared {
+				s.changedBehind(n)
+			}
+			return err
+		}
 	case "mlock", "munlock":
 		if err := c.only("offset", "length"); err != nil {
 			return "", err
@@ -212,7 +223,7 @@ func (s *Session) runFileCommand(n *node, c command) (string, error) {
 			run = (*mapping.File).Munlock
 		}
 	default:
-		return "", invalid("unknown command %s; a file's are msync, madvise, mlock, munlock", abbreviate(c.verb))
+		return "", invalid("unknown command %s; a file's are msync, mode, madvise, mlock, munlock", abbreviate(c.verb))
 	}
 	off, length, err := c.span()
 	if err != nil {
@@ -225,6 +236,49 @@ func (s *Session) runFileCommand(n *node, c command) (string, error) {
 	defer f.Release(true)
 	if err := run(f, off, length); err != nil {
 		return "", c.explain(err, f.Size())
+	}
+	if c.verb == "msync" && f.Mode() == mapping.Private {
+		return "nothing was written: the mode is private, and its changes never reach the file", nil
+	}
+	return "ok", nil
+}
+
+// changedBehind is told that n's bytes or size changed without a request of the
+// kernel's that would have told it.
+func (s *Session) changedBehind(n *node) {
+	n.changed()
+	s.notify.invalidate(n.id)
+}
+
+// setMode does "mode shared|private|staged".
+func (s *Session) setMode(n *node, c command) (string, error) {
+	if err := c.only(""); err != nil {
+		return "", err
+	}
+	mode, err := mapping.ParseMode(c.args[""])
+	if err != nil {
+		return "", invalid("mode: %v", err)
+	}
+	f, err := s.acquire(n, accessRead)
+	if err != nil {
+		return "", err
+	}
+	defer f.Release(true)
+	if old := f.Mode(); old != mode {
+		switch err := f.SetMode(mode); errnoOf(err) {
+		case 0:
+		case syscall.EBUSY:
+			do := "msync"
+			if old == mapping.Private {
+				do = "msync flags=invalidate"
+			}
+			return "", &refusal{syscall.EBUSY, fmt.Sprintf("mode: the file has unsynced bytes as %s; '%s' first", old, do)}
+		case syscall.EACCES:
+			return "", &refusal{syscall.EACCES, "mode: the daemon may not read the file, and a private mapping needs to"}
+		default:
+			return "", err
+		}
+		s.changedBehind(n)
 	}
 	return "ok", nil
 }

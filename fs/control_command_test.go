@@ -290,7 +290,7 @@ func TestCtlAnswer(t *testing.T) {
 		want string
 	}{
 		{"msync\nmsync\n", 12, "ok\nok\n"},
-		{"nonsense", 12, "unknown command \"nonsense\"; a file's are msync, madvise, mlock, munlock\n"},
+		{"nonsense", 12, "unknown command \"nonsense\"; a file's are msync, mode, madvise, mlock, munlock\n"},
 		{"msync", 17, "ok\n"},
 	} {
 		err := h.write(w, []byte(c.text))

@@ -3,6 +3,7 @@ package fs
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"syscall"
 
 	"bazil.org/fuse"
@@ -76,6 +77,8 @@ type mappingsDir struct {
 	s      *Session
 	node   *controlNode
 	header fuse.Header
+
+	mu     sync.Mutex // threads share descriptors
 	names  []string
 	inodes []uint64
 }
@@ -83,6 +86,8 @@ type mappingsDir struct {
 // read lists the mappings there were when the client began to read. An offset is
 // the place of an entry in that list.
 func (d *mappingsDir) read(_ *worker, off int64, size int) ([]byte, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if off == 0 {
 		root := controlNode{controlKey: controlKey{kind: controlRoot}}
 		d.names, d.inodes = []string{".", ".."}, []uint64{d.node.inode(d.s), root.inode(d.s)}

@@ -236,14 +236,14 @@ func TestStoreNotifies(t *testing.T) {
 	for flags, want := range map[string]bool{"shared": true, "private": false} {
 		s, n, _ := commandTest(t)
 		s.workers.s = s
-		n.cached.valid = true
+		n.rareLocked().cached.valid = true
 		w := &worker{s: s}
 		m := s.mmapTest(t, "name=m file=f flags="+flags)
 		h := &mappingMemoryHandle{explicit: m}
 		if count, err := h.writeAt(w, []byte("hello"), 5); count != 5 || err != nil {
 			t.Fatalf("%d, %v", count, err)
 		}
-		if got := s.notify.nodes[n.id]; got != want || n.cached.valid == want {
+		if got := s.notify.nodes[n.id]; got != want || n.rare.cached.valid == want {
 			t.Errorf("%s: the kernel is told: %v, want %v", flags, got, want)
 		}
 		delete(s.notify.nodes, n.id)

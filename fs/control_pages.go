@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -57,7 +58,7 @@ func letter(flags mapping.PageFlags) byte {
 		flag   mapping.PageFlags
 		letter byte
 	}{
-		{mapping.PageWriteback, 'W'}, {mapping.PageDirty, 'D'}, {mapping.PageCopied, 'C'},
+		{mapping.PageCopied, 'C'}, {mapping.PageWriteback, 'W'}, {mapping.PageDirty, 'D'},
 		{mapping.PageUnsynced, 'U'}, {mapping.PageResident, 'R'},
 	} {
 		if flags&l.flag != 0 {
@@ -163,8 +164,9 @@ type pagesHandle struct {
 	readOnly
 	pages pageSource
 	make  func() pageText
-	err   error
 
+	mu   sync.Mutex // guards what follows: threads share descriptors
+	err  error
 	text pageText
 	next int64  // the first page not looked at yet
 	done bool   // the end of the text is in buf
@@ -212,6 +214,11 @@ func (h *pagesHandle) more() error {
 }
 
 func (h *pagesHandle) read(_ *worker, off int64, size int) ([]byte, error) {
+	if off < 0 {
+		return nil, syscall.EINVAL
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if h.err != nil {
 		return nil, h.err
 	}
@@ -223,12 +230,9 @@ func (h *pagesHandle) read(_ *worker, off int64, size int) ([]byte, error) {
 			h.buf = append(h.buf[:0], h.buf[skip:]...)
 			h.at += skip
 		}
-		if err := h.more(); err != nil {
-			return nil, err
+		if h.err = h.more(); h.err != nil {
+			return nil, h.err
 		}
-	}
-	if off < 0 {
-		return nil, syscall.EINVAL
 	}
 	from := min(off-h.at, int64(len(h.buf)))
 	return slices.Clone(h.buf[from:min(from+int64(size), int64(len(h.buf)))]), nil

@@ -31,12 +31,13 @@ func (s *Session) writeStatus(b *strings.Builder) error {
 	fmt.Fprintf(b, "pid %d\n", os.Getpid())
 	fmt.Fprintf(b, "backing %s\n", quotePath(s.opts.Backing))
 	fmt.Fprintf(b, "mountpoint %s\n", quotePath(s.opts.Mountpoint))
-	fmt.Fprintf(b, "mode shared\n")
+	fmt.Fprintf(b, "mode %s\n", s.opts.Mode)
 	fmt.Fprintf(b, "page_size %d\n", mapping.PageSize)
 	fmt.Fprintf(b, "files %d\n", s.files.Count())
 	fmt.Fprintf(b, "nodes %d\n", s.nodes.len())
 	fmt.Fprintf(b, "mappings %d\n", mappings)
 	fmt.Fprintf(b, "mapped_bytes %d\n", mapped)
+	fmt.Fprintf(b, "copied_bytes %d\n", s.files.CopiedBytes())
 	s.writeArena(b)
 	fmt.Fprintf(b, "unsynced_bytes %d\n", s.files.UnsyncedBytes())
 	fmt.Fprintf(b, "sources %s\n", orNone(strings.Join(working, ",")))
@@ -73,13 +74,9 @@ func (s *Session) writeMaps(b *strings.Builder, h *fuse.Header) error {
 	}
 	var rows []row
 	for _, f := range s.files.Files() {
-		addr, length, writable := f.Mapped()
+		addr, length, perms := f.Mapped()
 		n := s.nodes.find(f.ID())
 		if length > 0 && (n == nil && h.Uid == s.uid || n != nil && s.mayReach(h, n)) {
-			perms := "r--s"
-			if writable {
-				perms = "rw-s"
-			}
 			id := f.ID()
 			rows = append(rows, row{addr, fmt.Sprintf("%x-%x %s %08x %02x:%02x %d %s\n", addr, addr+uintptr(length), perms, 0,
 				unix.Major(id.Dev), unix.Minor(id.Dev), id.Ino, quotePath(f.Name()))})
@@ -139,14 +136,40 @@ func (s *Session) writeFileStatus(b *strings.Builder, n *node) error {
 	}
 	fmt.Fprintf(b, "path %s\n", quotePath(s.pathOf(n)))
 	fmt.Fprintf(b, "inode %d\n", s.devices.inode(n.key))
-	fmt.Fprintf(b, "mode shared\n")
-	fmt.Fprintf(b, "size %d\nbacking_size %d\n", st.Size, st.Size)
+	fmt.Fprintf(b, "mode %s\n", s.modeOf(n))
+	fmt.Fprintf(b, "size %d\nbacking_size %d\n", st.Size, s.backingSize(n, st.Size))
 	fmt.Fprintf(b, "pages %d\nmapped_pages %d\nresident_pages %d\ndirty_pages %d\nwriteback_pages %d\ncopied_pages %d\n",
 		pages, mapped, resident, dirty, writeback, copied)
 	fmt.Fprintf(b, "unsynced_bytes %d\n", unsynced)
 	writeCounters(b, counters)
 	fmt.Fprintf(b, "error %s\n", failure)
 	return nil
+}
+
+// modeOf returns the mode of a file, open or not.
+func (s *Session) modeOf(n *node) (mode mapping.Mode) {
+	if f := s.files.Find(n.key); f != nil {
+		defer f.Unref()
+		return f.Mode()
+	}
+	mode = s.files.Mode()
+	_ = s.withBacking(n, func(fd int) error { // a file that cannot be opened has none of its own
+		mode = s.files.ModeOf(n.key, fd)
+		return nil
+	})
+	return mode
+}
+
+// backingSize returns the length of the backing file of n, which is size bytes long
+// in the mount.
+func (s *Session) backingSize(n *node, size int64) int64 {
+	if f := s.files.Find(n.key); f != nil {
+		defer f.Unref()
+		if backing, err := f.BackingSize(); err == nil {
+			return backing
+		}
+	}
+	return size
 }
 
 // writeUnsynced writes the ranges of a file that a power cut would take.

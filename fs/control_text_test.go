@@ -111,8 +111,8 @@ func TestPagesText(t *testing.T) {
 func TestMapLetters(t *testing.T) {
 	for flags, want := range map[mapping.PageFlags]byte{
 		0: '.', flagT: '.', flagR: 'R', flagR | flagT: 'R', flagU: 'U', flagR | flagU: 'U', flagR | flagC: 'C',
-		flagR | flagC | flagU: 'C', flagR | flagD | flagU: 'D', flagR | flagD | flagC: 'D',
-		flagR | flagD | flagW | flagC | flagU | flagT: 'W', flagR | flagW: 'W',
+		flagR | flagC | flagU: 'C', flagR | flagD | flagU: 'D', flagR | flagD | flagC: 'C',
+		flagR | flagD | flagW | flagC | flagU | flagT: 'C', flagR | flagD | flagW | flagU: 'W', flagR | flagW: 'W',
 	} {
 		if got := letter(flags); got != want {
 			t.Errorf("letter(%v) = %c, want %c", flags, got, want)

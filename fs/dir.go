@@ -51,6 +51,8 @@ func (s *Session) fillEntry(out *entryOut, st *unix.Stat_t, l link) *node {
 		if err := f.Stat(&now); err == nil {
 			*st = now
 		}
+	} else {
+		s.files.StatHeld(st)
 	}
 	out.Nodeid = uint64(n.id)
 	setTimeout(&out.EntryValid, &out.EntryValidNsec, s.opts.EntryTimeout)
@@ -102,6 +104,9 @@ func (w *worker) symlink(r *fuse.SymlinkRequest) error {
 
 // link gives a node another name.
 func (w *worker) link(r *fuse.LinkRequest) error {
+	if r.OldNode&controlBit != 0 {
+		return syscall.EPERM
+	}
 	n := w.s.nodes.get(r.OldNode)
 	if n == nil {
 		return syscall.ESTALE
@@ -223,12 +228,27 @@ func (w *worker) rename(r *fuse.RenameRequest) error {
 	if n := w.s.nodes.find(mapping.IDOf(&moved)); n != nil {
 		n.dropLink(link{r.Node, r.OldName})
 		n.addLink(link{r.NewDir, r.NewName})
-		if f := w.s.files.Find(n.key); f != nil {
-			f.SetName(w.s.pathOf(n))
-			f.Unref()
-		}
+		w.s.renamed(n)
 	}
 	return w.ok()
+}
+
+// renamed tells the engine the new names of what has moved: a file, or whatever
+// is open below a directory.
+func (s *Session) renamed(moved *node) {
+	if moved.kind != unix.S_IFDIR {
+		if f := s.files.Find(moved.key); f != nil {
+			f.SetName(s.pathOf(moved))
+			f.Unref()
+		}
+		return
+	}
+	for _, f := range s.files.Files() {
+		if n := s.nodes.find(f.ID()); n != nil {
+			f.SetName(s.pathOf(n))
+		}
+		f.Unref()
+	}
 }
 
 // locateID is locate of the node with the given number.

@@ -76,6 +76,14 @@ func (l *eventLog) waitFor(seen uint64) <-chan struct{} {
 	return l.wake
 }
 
+// next returns a channel that is closed with the next event.
+func (l *eventLog) next() <-chan struct{} {
+	l.ringMu.Lock()
+	defer l.ringMu.Unlock()
+	l.wanted = true
+	return l.wake
+}
+
 // renderLocked turns the events that happened since into text. l.textMu must be held.
 func (l *eventLog) renderLocked() {
 	var batch [64]loggedEvent
@@ -135,14 +143,14 @@ func appendEvent(b []byte, seq uint64, e *loggedEvent) []byte {
 	switch e.Kind {
 	case mapping.EventRead, mapping.EventStore, mapping.EventExtend, mapping.EventZero, mapping.EventInvalidate:
 		span()
+	case mapping.EventCopy:
+		span()
+		b = fmt.Appendf(b, " pages=%d", e.Pages)
 	case mapping.EventWrite:
 		span()
 		b = fmt.Appendf(b, " pid=%d", e.PID)
 	case mapping.EventTruncate:
 		b = fmt.Appendf(b, " from=%d to=%d", e.Off, e.Length)
-	case mapping.EventCopy:
-		span()
-		b = fmt.Appendf(b, " pages=%d", e.Pages)
 	case mapping.EventMap, mapping.EventUnmap:
 		b = fmt.Appendf(b, " addr=%x length=%d", e.Addr, e.Length)
 	case mapping.EventMsync:
@@ -248,8 +256,8 @@ func (l *eventLog) size() int64 {
 // eventsHandle is an open events file.
 type eventsHandle struct {
 	readOnly
-	log      *eventLog
-	nonblock bool
+	log     *eventLog
+	pollers pollers
 
 	mu sync.Mutex
 	// at is where in all the text the reader is, after lines lines; expected
@@ -262,27 +270,21 @@ type eventsHandle struct {
 const unknownLines = -1
 
 // open makes a handle. A reader starts with the oldest text there is.
-func (l *eventLog) open(r *fuse.OpenRequest) controlHandle {
+func (l *eventLog) open() controlHandle {
 	l.textMu.Lock()
 	defer l.textMu.Unlock()
 	l.renderLocked()
-	return &eventsHandle{log: l, nonblock: r.Flags&fuse.OpenNonblock != 0, at: l.base, lines: l.lines}
+	return &eventsHandle{log: l, at: l.base, lines: l.lines}
 }
 
 // read returns text from where the reader is, and waits for an event at the end.
 func (h *eventsHandle) read(w *worker, off int64, size int) ([]byte, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if off != h.expected {
-		h.at, h.lines = off, unknownLines // a seek: counted from the first byte ever
-	}
 	for {
-		out, seen := h.log.take(h, size)
+		out, seen := h.tryRead(off, size)
 		if len(out) > 0 {
-			h.expected = off + int64(len(out))
 			return out, nil
 		}
-		if h.nonblock {
+		if w.nonblock {
 			return nil, syscall.EAGAIN
 		}
 		wake := h.log.waitFor(seen)
@@ -293,6 +295,19 @@ func (h *eventsHandle) read(w *worker, off int64, size int) ([]byte, error) {
 			return nil, err
 		}
 	}
+}
+
+// tryRead returns the text at off as far as there is any, and how many events
+// have happened. It does not wait, so that other threads can read and poll.
+func (h *eventsHandle) tryRead(off int64, size int) (out []byte, seen uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if off != h.expected {
+		h.at, h.lines, h.expected = off, unknownLines, off // a seek: counted from the first byte ever
+	}
+	out, seen = h.log.take(h, size)
+	h.expected += int64(len(out))
+	return out, seen
 }
 
 // take returns up to size bytes of text from where h is, whole lines if it can,
@@ -395,66 +410,3 @@ func (v *waiters) close() {
 		delete(v.waiting, id)
 	}
 }
-
-// pollOut is struct fuse_poll_out.
-type pollOut struct {
-	Revents uint32
-	_       uint32
-}
-
-// controlPoll answers poll(2): everything is ready but events at its end, which
-// wakes the poller with the next event.
-func (w *worker) controlPoll(r *fuse.PollRequest) error {
-	h := w.s.handles.get(r.Handle)
-	if h == nil {
-		return syscall.EBADF
-	}
-	out := pollOut{Revents: uint32(r.Events) & (unix.POLLIN | pollRdNorm | unix.POLLOUT | pollWrNorm)}
-	events, ok := h.control.(*eventsHandle)
-	if ok {
-		out.Revents &^= unix.POLLOUT | pollWrNorm
-		if wake := events.pending(); wake != nil {
-			out.Revents = 0
-			if wakeup, ok := r.Wakeup(); ok {
-				s := w.s
-				go func() {
-					select {
-					case <-wake:
-						// A poller that is gone is nobody to tell.
-						_ = s.conn.NotifyPollWakeup(wakeup)
-					case <-s.done:
-					}
-				}()
-			}
-		}
-	}
-	return w.send(bytesOf(&out))
-}
-
-// pending returns nil if there is something to read, else a channel that is
-// closed when there is.
-func (h *eventsHandle) pending() <-chan struct{} {
-	at := h.position()
-	if h.log.size() > at {
-		return nil
-	}
-	h.log.textMu.Lock()
-	seen := h.log.rendered
-	h.log.textMu.Unlock()
-	return h.log.waitFor(seen)
-}
-
-// position returns where the reader is.
-func (h *eventsHandle) position() int64 {
-	if !h.mu.TryLock() {
-		return 0 // another thread reads this moment
-	}
-	defer h.mu.Unlock()
-	return h.at
-}
-
-// POLLRDNORM and POLLWRNORM of poll(2), which mean what POLLIN and POLLOUT do.
-const (
-	pollRdNorm = 0x040
-	pollWrNorm = 0x100
-)

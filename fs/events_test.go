@@ -106,13 +106,13 @@ type reader struct {
 }
 
 func newReader(t *testing.T, l *eventLog) *reader {
-	return &reader{t: t, h: l.open(&fuse.OpenRequest{Flags: fuse.OpenNonblock}).(*eventsHandle)}
+	return &reader{t: t, h: l.open().(*eventsHandle)}
 }
 
 // read returns up to size bytes, and nothing at the end.
 func (r *reader) read(size int) string {
 	r.t.Helper()
-	b, err := r.h.read(nil, r.off, size)
+	b, err := r.h.read(&worker{nonblock: true}, r.off, size)
 	if err == syscall.EAGAIN {
 		return ""
 	}
@@ -289,7 +289,7 @@ func TestEventsConcurrently(t *testing.T) {
 func TestEventsWait(t *testing.T) {
 	s := unmounted(t)
 	start := func(id fuse.RequestID) chan error {
-		h := s.control.events.open(&fuse.OpenRequest{})
+		h := s.control.events.open()
 		done := make(chan error, 1)
 		w := &worker{s: s}
 		w.request = &fuse.Header{ID: id}

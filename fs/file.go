@@ -413,10 +413,11 @@ func (n *node) opened(f *mapping.File, st *unix.Stat_t) (keepCache bool) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.file = f
-	n.handles++
-	keepCache = now.valid && n.cached == now
-	n.cached = now
+	rare := n.rareLocked()
+	rare.file = f
+	rare.handles++
+	keepCache = now.valid && rare.cached == now
+	rare.cached = now
 	return keepCache
 }
 
@@ -427,15 +428,17 @@ const stampStep = 20 * time.Millisecond
 func (n *node) closed() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.handles--
-	if n.handles == 0 {
-		n.file = nil
+	n.rare.handles--
+	if n.rare.handles == 0 {
+		n.rare.file = nil
 	}
 }
 
 // changed notes that the bytes of n were changed through the mount.
 func (n *node) changed() {
 	n.mu.Lock()
-	n.cached.valid = false
-	n.mu.Unlock()
+	defer n.mu.Unlock()
+	if n.rare != nil {
+		n.rare.cached.valid = false
+	}
 }

@@ -28,6 +28,20 @@ type handle struct {
 	wrote atomic.Bool
 }
 
+// close gives up what a handle of a directory or of the control tree holds; nil
+// holds nothing.
+func (h *handle) close() {
+	if h == nil {
+		return
+	}
+	if h.dir != nil {
+		unix.Close(h.dir.fd)
+	}
+	if events, ok := h.control.(*eventsHandle); ok {
+		events.pollers.release()
+	}
+}
+
 // handleTable finds a handle by its number, which the kernel sends with every
 // read and write: hence a slice.
 type handleTable struct {
@@ -80,9 +94,7 @@ func (t *handleTable) close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, h := range t.handles {
-		if h != nil && h.dir != nil {
-			unix.Close(h.dir.fd)
-		}
+		h.close()
 	}
 	t.handles, t.free = nil, nil
 }

@@ -38,6 +38,7 @@ func newMetrics(s *Session) *metrics {
 	gauge("nodes", "Inodes the kernel knows.", func() float64 { return float64(s.nodes.len()) })
 	gauge("mappings", "Live mappings.", func() float64 { n, _ := s.files.Mappings(); return float64(n) })
 	gauge("mapped_bytes", "Address space of the live mappings.", func() float64 { _, n := s.files.Mappings(); return float64(n) })
+	gauge("copied_bytes", "Memory of copied pages.", func() float64 { return float64(s.files.CopiedBytes()) })
 	gauge("unsynced_bytes", "Bytes that a power cut would take.", func() float64 { return float64(s.files.UnsyncedBytes()) })
 	return m
 }

@@ -29,9 +29,19 @@ type node struct {
 	privileges atomic.Uint32
 
 	mu sync.Mutex
-	// links are the names the node was seen under, the newest last. One may be
-	// wrong by now: whoever follows it checks what it finds.
-	links []link
+	// newest is the name the node was seen under last. It may be wrong by now:
+	// whoever follows it checks what it finds.
+	newest link
+	// rare is what most nodes never need: a walk over a million files leaves a
+	// million nodes behind.
+	rare *rareState
+}
+
+// rareState is what a node has beside the rest when it was opened, or has several
+// names, or none. The node's mu guards it.
+type rareState struct {
+	// older are the other names, the newest last.
+	older []link
 	// file is the open file while handles of it exist.
 	file    *mapping.File
 	handles int
@@ -42,6 +52,14 @@ type node struct {
 	// cached is how the inode looked when the kernel's cache of its bytes was
 	// last known to be right.
 	cached cacheStamp
+}
+
+// rareLocked returns n's rareState, made if need be. n.mu must be held.
+func (n *node) rareLocked() *rareState {
+	if n.rare == nil {
+		n.rare = &rareState{last: -1}
+	}
+	return n.rare
 }
 
 // link is a name in a directory. The directory is named by number: a number is
@@ -55,28 +73,53 @@ type link struct {
 func (n *node) addLink(l link) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if k := len(n.links); k > 0 && n.links[k-1] == l {
+	if n.newest == l {
 		return
 	}
-	n.links = slices.DeleteFunc(n.links, func(have link) bool { return have == l })
-	n.links = append(n.links, l)
+	if n.rare != nil {
+		n.rare.drop(l)
+	}
+	if n.newest != (link{}) {
+		rare := n.rareLocked()
+		rare.older = append(rare.older, n.newest)
+	}
+	n.newest = l
 }
 
 // dropLink forgets one of n's names.
 func (n *node) dropLink(l link) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.links = slices.DeleteFunc(n.links, func(have link) bool { return have == l })
+	if n.newest != l {
+		if n.rare != nil {
+			n.rare.drop(l)
+		}
+		return
+	}
+	n.newest = link{}
+	if n.rare != nil && len(n.rare.older) > 0 {
+		k := len(n.rare.older) - 1
+		n.newest = n.rare.older[k]
+		n.rare.older = n.rare.older[:k]
+	}
+}
+
+// drop forgets one of the older names.
+func (r *rareState) drop(l link) {
+	r.older = slices.DeleteFunc(r.older, func(have link) bool { return have == l })
 }
 
 // linkAt returns the i-th newest name of n.
 func (n *node) linkAt(i int) (link, bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if i >= len(n.links) {
+	if i == 0 {
+		return n.newest, n.newest != link{}
+	}
+	if n.rare == nil || i > len(n.rare.older) {
 		return link{}, false
 	}
-	return n.links[len(n.links)-1-i], true
+	return n.rare.older[len(n.rare.older)-i], true
 }
 
 // keep holds on to an inode without a name by its O_PATH descriptor, which n takes
@@ -84,11 +127,12 @@ func (n *node) linkAt(i int) (link, bool) {
 func (n *node) keep(fd int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.last >= 0 {
+	rare := n.rareLocked()
+	if rare.last >= 0 {
 		unix.Close(fd)
 		return
 	}
-	n.last = fd
+	rare.last = fd
 }
 
 // withLast calls fn with a copy of the descriptor that keep was given, or returns
@@ -106,10 +150,10 @@ func (n *node) withLast(fn func(fd int) error) error {
 func (n *node) copyLast() (int, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.last < 0 {
+	if n.rare == nil || n.rare.last < 0 {
 		return -1, syscall.ESTALE
 	}
-	fd, err := unix.FcntlInt(uintptr(n.last), unix.F_DUPFD_CLOEXEC, 0)
+	fd, err := unix.FcntlInt(uintptr(n.rare.last), unix.F_DUPFD_CLOEXEC, 0)
 	return fd, os.NewSyscallError("fcntl", err)
 }
 
@@ -117,9 +161,9 @@ func (n *node) copyLast() (int, error) {
 func (n *node) forgotten() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.last >= 0 {
-		unix.Close(n.last)
-		n.last = -1
+	if n.rare != nil && n.rare.last >= 0 {
+		unix.Close(n.rare.last)
+		n.rare.last = -1
 	}
 }
 
@@ -127,7 +171,10 @@ func (n *node) forgotten() {
 func (n *node) openFile() *mapping.File {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.file
+	if n.rare == nil {
+		return nil
+	}
+	return n.rare.file
 }
 
 // is reports whether stat(2) spoke of the inode that n stands for.
@@ -145,7 +192,7 @@ type nodeTable struct {
 
 // init makes the table with the root in it.
 func (t *nodeTable) init(root *unix.Stat_t) *node {
-	n := &node{id: fuse.RootID, key: mapping.IDOf(root), kind: unix.S_IFDIR, lookups: 1, last: -1}
+	n := &node{id: fuse.RootID, key: mapping.IDOf(root), kind: unix.S_IFDIR, lookups: 1}
 	t.byID = map[fuse.NodeID]*node{n.id: n}
 	t.byKey = map[mapping.ID]*node{n.key: n}
 	t.next = n.id + 1
@@ -176,7 +223,7 @@ func (t *nodeTable) look(st *unix.Stat_t, l link) *node {
 	if n == nil || n.kind != st.Mode&unix.S_IFMT {
 		// An inode that changed its kind is another file with a number that
 		// was free again. The node of the old one is found by its number only.
-		n = &node{id: t.next, key: key, kind: st.Mode & unix.S_IFMT, last: -1}
+		n = &node{id: t.next, key: key, kind: st.Mode & unix.S_IFMT}
 		t.next++
 		t.byID[n.id] = n
 		t.byKey[key] = n

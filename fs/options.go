@@ -3,11 +3,19 @@ package fs
 import (
 	"log/slog"
 	"time"
+
+	"mapfs/mapping"
 )
 
 // DefaultTimeout is how long the kernel may keep a name or a file's attributes
 // before it asks again, unless Options say otherwise. It is libfuse's default.
 const DefaultTimeout = time.Second
+
+// Mode says where stores to a file go: mapping.Shared, Private or Staged.
+type Mode = mapping.Mode
+
+// ParseMode returns the mode that is called shared, private or staged.
+func ParseMode(name string) (Mode, error) { return mapping.ParseMode(name) }
 
 // Options say what is mounted where, and how.
 type Options struct {
@@ -42,6 +50,16 @@ type Options struct {
 	// AttrTimeout and EntryTimeout bound how long the kernel may use an
 	// attribute or a name (absent ones too) without asking. 0 means never.
 	AttrTimeout, EntryTimeout time.Duration
+
+	// Mode is that of files that are given no other: where stores go.
+	Mode Mode
+	// DirtyLimit bounds the bytes of copied pages in memory, in the modes that
+	// copy: writers wait while the oldest are written back. 0 is a quarter of the
+	// memory.
+	DirtyLimit int64
+	// WritebackInterval is how often everything unsynced is written back without
+	// being asked for. 0 is never.
+	WritebackInterval time.Duration
 
 	// MaxMappings caps the mappings that live at a time; 0 picks a cap well
 	// below vm.max_map_count, whose exhaustion would end the process.

@@ -100,6 +100,8 @@ func (w *worker) handle(request fuse.Request) error {
 		return w.remove(r)
 	case *fuse.RenameRequest:
 		return w.rename(r)
+	case *fuse.PollRequest:
+		return w.poll(r)
 	case *fuse.ReadlinkRequest:
 		return w.readlink(r)
 	case *fuse.StatfsRequest:

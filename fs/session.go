@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"time"
 
 	"bazil.org/fuse"
 	"golang.org/x/sys/unix"
@@ -37,6 +38,7 @@ type Session struct {
 	renameMu sync.RWMutex
 
 	workers workers
+	flusher sync.WaitGroup
 	done    chan struct{} // closed when the session has ended
 }
 
@@ -62,9 +64,14 @@ func Mount(opts Options) (*Session, error) {
 		s.dirs.close()
 		return nil, err
 	}
-	s.files = mapping.NewTable(mapping.Config{MaxMappings: opts.MaxMappings, Log: s.log, Observer: s.control.events})
+	s.files = mapping.NewTable(mapping.Config{
+		MaxMappings: opts.MaxMappings, Mode: opts.Mode, DirtyLimit: opts.DirtyLimit, Log: s.log, Observer: s.control.events,
+	})
 	s.control.metrics = newMetrics(s)
 	s.notify.start(s.conn, s.log)
+	if opts.WritebackInterval > 0 {
+		s.flusher.Go(s.flush)
+	}
 	return s, nil
 }
 
@@ -212,9 +219,29 @@ func (s *Session) Sync() error {
 	}))
 }
 
+// flush writes everything back from time to time, until the session ends.
+func (s *Session) flush() {
+	tick := time.NewTicker(s.opts.WritebackInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.done:
+			return
+		case <-tick.C:
+		}
+		if s.files.UnsyncedBytes() == 0 && s.files.CopiedBytes() == 0 {
+			continue
+		}
+		if err := s.Sync(); err != nil {
+			s.log.Error("periodic write-back", "error", err)
+		}
+	}
+}
+
 // close gives up everything after the last request was answered.
 func (s *Session) close() {
 	close(s.done)
+	s.flusher.Wait()
 	s.notify.stop()
 	s.control.kernel.Close()
 	s.handles.close()

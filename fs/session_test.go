@@ -200,7 +200,7 @@ func TestStrangerIsStale(t *testing.T) {
 		}
 	}
 	s.dirs.forget(e.id)
-	s.dirs.forget(e.links[0].dir)
+	s.dirs.forget(e.newest.dir)
 	if _, err := s.dir(e); errnoOf(err) != syscall.ESTALE {
 		t.Errorf("dir: %v, want ESTALE", err)
 	}

@@ -105,6 +105,8 @@ func (p *workers) start() {
 type worker struct {
 	replier
 	s *Session
+	// nonblock says that the read being answered must not wait.
+	nonblock bool
 }
 
 // work reads and answers requests until there are no more, or another worker is

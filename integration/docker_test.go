@@ -1,15 +1,19 @@
 package integration
 
 import (
+	"bytes"
 	"crypto/rand"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/rogpeppe/go-internal/txtar"
 )
 
 const (
@@ -214,6 +218,72 @@ func TestDockerHost(t *testing.T) {
 	if isMounted(t, c.mnt) {
 		t.Errorf("%s is still mounted after docker stop", c.mnt)
 	}
+}
+
+// TestDockerControl follows a file in a container as the script control_follow
+// does outside. A container's seccomp filter can take cachestat(2) away; then the
+// engine's own record still tells, and the mount's status says why the kernel does
+// not.
+func TestDockerControl(t *testing.T) {
+	script, err := txtar.ParseFile("testdata/script/control_follow.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(script.Files, func(f txtar.File) bool { return f.Name == "follow.sh" })
+	c := startContainer(t)
+	cmd := exec.Command("docker", "exec", "-i", "-w", "/tmp", c.id, "sh", "-s", "/mnt")
+	cmd.Stdin = bytes.NewReader(script.Files[i].Data)
+	out, err := runCmd(cmd, clientTimeout)
+	if err != nil || out != "followed\n" {
+		t.Errorf("follow.sh: %q %v", out, err)
+	}
+	status := c.exec("cat /mnt/.mapfs/status")
+	ok := strings.Contains(status, "\nsource_cachestat ok\n") && strings.Contains(status, "\nsources cachestat,")
+	why := strings.Contains(status, "\nsource_cachestat ENOSYS: ") || strings.Contains(status, "\nsource_cachestat EPERM: ")
+	if ok == why {
+		t.Errorf("status says neither that cachestat works nor why it does not:\n%s", status)
+	}
+	if got := c.stop(); got != "0" {
+		t.Errorf("exit status after docker stop: got %s, want 0", got)
+	}
+}
+
+// TestDockerModes stores to private and staged files, and through explicit
+// mappings, in a container: what the seccomp filter of the engine takes away
+// (process_vm_writev(2) above all) has its way around.
+func TestDockerModes(t *testing.T) {
+	c := startContainer(t, "mode=staged")
+	c.exec(`
+set -ex
+cd /mnt
+echo old >f; sync f
+[ "$(cat /backing/f)" = old ]
+echo new >f
+[ "$(cat f) $(cat /backing/f)" = "new old" ]
+grep -q C .mapfs/files/f/pages
+sync f
+[ "$(cat /backing/f)" = new ]
+mapfs mode f private
+echo mine >f
+[ "$(cat f) $(cat /backing/f)" = "mine new" ]
+mapfs msync --invalidate f
+[ "$(cat f)" = new ]
+mapfs mode f shared
+mapfs ctl . 'mmap name=m file=f prot=r'
+[ "$(head -c 3 .mapfs/mappings/m/memory)" = new ]
+if printf x >.mapfs/mappings/m/memory; then exit 1; fi
+mapfs ctl . 'mmap name=w file=f flags=private'
+printf NEW | dd of=.mapfs/mappings/w/memory conv=notrunc status=none
+[ "$(head -c 3 .mapfs/mappings/w/memory) $(cat f)" = "NEW new" ]
+grep -q '^copied_pages 1$' .mapfs/mappings/w/status
+mapfs events --no-follow . | grep -q 'fault .*signal=SIGSEGV'
+rmdir .mapfs/mappings/m .mapfs/mappings/w
+echo last >g`)
+	if got := c.stop(); got != "0" {
+		t.Errorf("exit status after docker stop: got %s, want 0", got)
+	}
+	c.wantBacking("f", "new\n")
+	c.wantBacking("g", "last\n")
 }
 
 // TestDockerKilled is the container's crash: bytes that write(2) acknowledged

@@ -83,7 +83,7 @@ func runCheck(t *testing.T, dir, backing, name string) {
 // its own in DIR, and in BACKING the same one unless that is "".
 func clientPosix(args []string) (err error) {
 	dir, backing, name := args[0], args[1], args[2]
-	checks := posixChecks()
+	checks := slices.Concat(posixChecks(), controlChecks())
 	i := slices.IndexFunc(checks, func(c check) bool { return c.name == name })
 	if i < 0 {
 		return fmt.Errorf("no check %q", name)
@@ -164,11 +164,11 @@ func (c *checkT) fail(msg string) {
 	for {
 		frame, more := frames.Next()
 		base := filepath.Base(frame.File)
-		if strings.HasPrefix(base, "posix_") && base != "posix_test.go" {
+		if base != "posix_test.go" && strings.HasSuffix(base, "_test.go") {
+			// The check's own line is the outermost; helpers of a file are called by it.
 			where = fmt.Sprintf("%s:%d: ", base, frame.Line)
-			break
 		}
-		if !more {
+		if !more || strings.HasSuffix(frame.Function, ".clientPosix") {
 			break
 		}
 	}

@@ -93,7 +93,7 @@ func TestGoBuild(t *testing.T) {
 	}
 	eachFS(t, func(t *testing.T, dir string) {
 		m := mountT(t, dir)
-		inDir(t, source, "cp -a go.mod go.sum client cmd fs mapping "+m.dir)
+		inDir(t, source, "cp -a go.mod go.sum client cmd docs fs mapping "+m.dir)
 		inDir(t, m.dir, "go build -trimpath -buildvcs=false -o out/mapfs ./cmd/mapfs", "GOFLAGS=-mod=mod")
 		run(t, m.path("out", "mapfs"), "version")
 		// The same sources and flags make the same bytes wherever they lie.

@@ -17,8 +17,14 @@ import (
 //	fd FILE FLAGS            talk to an open descriptor, see fdCommand
 //	mmap FILE MODE SIZE      talk to a mapping, see mmapCommand
 //	touch FILE OFF           load one mapped byte, wherever that leads
+//	store FILE OFF TEXT      store once through a mapping, and let go of it
+//	scatter FILE N           write N single bytes, each far from the others
+//	follow FILE              print what the file has, as it comes
+//	watch FILE FLAGS         talk to an open events file, see watchCommand
+//	wake EVENTS FILE N HOW   sleep until the next event, N times
+//	disturb DIR SECONDS      the load of control_race_test.go
 //
-// fd and mmap answer each line of stdin with one line: the result, or
+// fd, mmap and watch answer each line of stdin with one line: the result, or
 // "error: ..." with the errno's name.
 var clientVerbs = map[string]func(args []string) error{
 	"posix":  clientPosix,
@@ -26,6 +32,13 @@ var clientVerbs = map[string]func(args []string) error{
 	"fd":     clientFD,
 	"mmap":   clientMmap,
 	"touch":  clientTouch,
+
+	"store":   clientStore,
+	"scatter": clientScatter,
+	"follow":  clientFollow,
+	"watch":   clientWatch,
+	"wake":    clientWake,
+	"disturb": clientDisturb,
 }
 
 // errnoName makes an error comparable across processes: the name of its errno.
@@ -63,7 +76,7 @@ func atoi64(s string) int64 {
 var openFlags = map[string]int{
 	"r": unix.O_RDONLY, "w": unix.O_WRONLY, "rw": unix.O_RDWR, "creat": unix.O_CREAT,
 	"excl": unix.O_EXCL, "trunc": unix.O_TRUNC, "append": unix.O_APPEND,
-	"direct": unix.O_DIRECT, "sync": unix.O_SYNC, "dsync": unix.O_DSYNC,
+	"direct": unix.O_DIRECT, "sync": unix.O_SYNC, "dsync": unix.O_DSYNC, "nonblock": unix.O_NONBLOCK,
 }
 
 func clientFD(args []string) error {
@@ -186,4 +199,23 @@ func clientTouch(args []string) error {
 	}
 	fmt.Println(mem[off])
 	return nil
+}
+
+// clientStore stores once through a shared mapping and ends without msync(2): the
+// kernel writes the page back when the file is closed.
+func clientStore(args []string) error {
+	fd, err := unix.Open(args[0], unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	off := int(atoi64(args[1]))
+	mem, err := unix.Mmap(fd, 0, off+len(args[2]), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return err
+	}
+	copy(mem[off:], args[2])
+	if err := unix.Munmap(mem); err != nil {
+		return err
+	}
+	return unix.Close(fd)
 }

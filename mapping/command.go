@@ -62,6 +62,11 @@ func (f *File) withPages(call string, off, length int64, fn func(g Range, mem []
 // write-back is started by sync_file_range(2) beside it. Flags that contradict
 // each other and an unaligned offset are EINVAL, MS_INVALIDATE on a locked page
 // is EBUSY, pages past the end of the file are ENOMEM.
+//
+// In the mode Staged MS_SYNC and MS_ASYNC write the changed pages to the file, the
+// first waits for the device too; in Private there is nothing to write. In both
+// MS_INVALIDATE gives changed pages up, after what was written if anything was;
+// with off and length 0 a changed size too.
 func (f *File) Msync(off, length int64, flags int) error {
 	if flags&^(unix.MS_SYNC|unix.MS_ASYNC|unix.MS_INVALIDATE) != 0 || flags&unix.MS_SYNC != 0 && flags&unix.MS_ASYNC != 0 {
 		return os.NewSyscallError("msync", syscall.EINVAL)
@@ -69,6 +74,9 @@ func (f *File) Msync(off, length int64, flags int) error {
 	var st unix.Stat_t
 	if err := f.Stat(&st); err != nil {
 		return err
+	}
+	if f.copying() {
+		return f.msyncCopies(off, length, flags)
 	}
 	return f.withPages("msync", off, length, func(g Range, mem []byte) error {
 		event := Event{Off: g.Off, Length: g.Len(), Flags: flags}
@@ -96,6 +104,46 @@ func (f *File) Msync(off, length int64, flags int) error {
 		}
 		return err
 	})
+}
+
+// msyncCopies is Msync in the modes that copy.
+func (f *File) msyncCopies(off, length int64, flags int) error {
+	g, err := f.pagesOf("msync", off, length)
+	if err != nil {
+		return err
+	}
+	if flags&(unix.MS_SYNC|unix.MS_ASYNC) != 0 {
+		if err := f.msyncStaged(g, flags); err != nil {
+			return err
+		}
+	}
+	if flags&unix.MS_INVALIDATE == 0 {
+		return nil
+	}
+	if err := f.invalidateCopies(g, off == 0 && length == 0); err != nil {
+		return err
+	}
+	f.observe(Event{Kind: EventInvalidate, Off: g.Off, Length: g.Len()})
+	return nil
+}
+
+// msyncStaged writes staged pages back; of private ones it only tells.
+func (f *File) msyncStaged(g Range, flags int) error {
+	f.syncMu.Lock()
+	defer f.syncMu.Unlock()
+	if flags&unix.MS_INVALIDATE != 0 && f.lockedIn(g) {
+		return os.NewSyscallError("msync", syscall.EBUSY) // before anything is written
+	}
+	if f.modeLocked() != Staged {
+		f.endSync(nil, Event{Off: g.Off, Length: g.Len(), Flags: flags})
+		return nil
+	}
+	const dataOnly = true
+	err := f.writeStaged(g, flags, dataOnly)
+	if err != nil {
+		f.fail(err)
+	}
+	return err
 }
 
 // writeBackRange is the write-back of part of the file. A mapping that cannot be
@@ -142,8 +190,19 @@ func (f *File) startWriteBack(g Range) error {
 }
 
 // Madvise is madvise(2) on the pages from off: length bytes, or to the end of the
-// file if length is 0.
+// file if length is 0. MADV_DONTNEED gives copied pages up, in the modes that copy.
 func (f *File) Madvise(off, length int64, advice int) error {
+	if advice == unix.MADV_DONTNEED && f.copying() {
+		g, err := f.pagesOf("madvise", off, length)
+		if err != nil {
+			return err
+		}
+		if err := f.invalidateCopies(g, off == 0 && length == 0); err != nil {
+			return os.NewSyscallError("madvise", syscall.EINVAL) // as it says of locked pages
+		}
+		f.observe(Event{Kind: EventInvalidate, Off: g.Off, Length: g.Len()})
+		return nil
+	}
 	return f.withPages("madvise", off, length, func(g Range, mem []byte) error {
 		if err := unix.Madvise(mem, advice); err != nil {
 			return os.NewSyscallError("madvise", err)

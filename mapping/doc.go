@@ -1,6 +1,13 @@
 // Package mapping serves files from memory mappings: reads are loads from, and
-// writes are stores to, one MAP_SHARED mapping of each file (mmap(2)), and
-// write-back is msync(2). It knows nothing of FUSE.
+// writes are stores to, one mapping of each file (mmap(2)), and write-back is
+// msync(2). It knows nothing of FUSE.
+//
+// A [Table] holds the files that are open; [Table.OpenFile] opens one. A [File] is
+// in one of three modes:
+//
+//   - [Shared] is MAP_SHARED: what is stored is in the file at once.
+//   - [Private] is MAP_PRIVATE: what is stored stays in memory.
+//   - [Staged] is MAP_PRIVATE until [File.Sync], which writes what was stored.
 //
 // # Units
 //
@@ -15,6 +22,11 @@
 // kernel's page cache, so every store is visible to every process at once. What
 // is not yet on the device is remembered page by page until a [File.Sync] has
 // succeeded.
+//
+// In the modes that copy this holds for pages that were not stored to. Those that
+// were, and a size that was changed, are in the memory of the process alone. The
+// file then stays open and mapped, whoever has it open, and copied pages count
+// against [Config].DirtyLimit.
 //
 // # Faults
 //

@@ -82,6 +82,13 @@ func zero(mapped []byte) (cleared int, fault uintptr) {
 	return 0, 0
 }
 
+// zeroAll clears mapped memory, and stores to all of it.
+func zeroAll(mapped []byte) (fault uintptr) {
+	defer faultIn(mapped, debug.SetPanicOnFault(true), &fault)
+	clear(mapped)
+	return 0
+}
+
 // redirty makes the kernel see the first page of mapped memory as modified
 // without changing a byte of it, also while others store to it: an atomic
 // addition of zero is a store to the hardware. mapped must begin at a page

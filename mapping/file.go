@@ -31,13 +31,20 @@ type File struct {
 	refs   int
 	last   lastUse
 	idleAt *list.Element // the place among the idle files, if idle
-	ringAt *list.Element // the place among the mapped files, if mapped
+	heldAt *list.Element // the place among the held files, if held
+	// heldMode is the mode the file has while it is held.
+	heldMode Mode
+	ringAt   *list.Element // the place among the mapped files, if mapped
 
 	// fillsHoles says that looking at a hole through the mapping would fill it.
 	fillsHoles bool
 
 	// openForWriting mirrors writable for those who hold table.mu.
 	openForWriting atomic.Bool
+
+	// held says that the engine's memory has bytes of the file, or a size, that
+	// the backing file does not have.
+	held atomic.Bool
 
 	// size is the length of the file. It is exact: a File never grows the
 	// backing file ahead of the bytes. It changes under growMu only.
@@ -72,6 +79,9 @@ type File struct {
 	writable bool   // the descriptor allows writing
 	mem      []byte // the mapping, from the file's first byte; nil if there is none
 	unmapped bool   // the filesystem or the file cannot be mapped: pread and pwrite serve
+	// copies is nil in the mode Shared. It changes only while all three of the
+	// locks above are held.
+	copies *copies
 }
 
 // ID returns the identity of the inode.
@@ -107,7 +117,11 @@ const (
 // mappedLocked returns the mapping if it covers the first end bytes and allows the
 // access. f.mu must be held.
 func (f *File) mappedLocked(end int64, want access) []byte {
-	if int64(len(f.mem)) < end || want == forWriting && !f.writable {
+	reach := int64(len(f.mem))
+	if f.copies != nil {
+		reach = f.copies.reach(reach)
+	}
+	if reach < end || want == forWriting && !f.writable {
 		return nil
 	}
 	if !f.used.Load() {
@@ -141,6 +155,12 @@ func (f *File) remap(end int64) {
 	defer f.syncMu.Unlock()
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.copies != nil {
+		if took, _ := f.mapCopiesLocked(end); !took {
+			f.table.unreserveMapping()
+		}
+		return
+	}
 	var mem []byte
 	if int64(len(f.mem)) < end {
 		mem = f.mapLocked(end)
@@ -210,6 +230,9 @@ func (f *File) dropMappingLocked() {
 	f.observe(Event{Kind: EventUnmap, Addr: addressOf(f.mem), Length: int64(len(f.mem))})
 	f.mem = nil
 	f.record.unmapped()
+	if f.copies != nil {
+		f.copies.fileEnd = 0
+	}
 }
 
 // offerDescriptor takes over fd, another descriptor of the same inode, in place
@@ -239,7 +262,7 @@ func (f *File) tryDropMapping() bool {
 		return false
 	}
 	defer f.mu.Unlock()
-	if f.mem == nil || len(f.locked) > 0 {
+	if f.mem == nil || len(f.locked) > 0 || f.held.Load() {
 		return false
 	}
 	f.dropMappingLocked()
@@ -254,6 +277,9 @@ func (f *File) discard() {
 	defer f.mu.Unlock()
 	if f.fd < 0 {
 		return // the table was closed before the last reference was given back
+	}
+	if f.copies != nil {
+		f.discardCopiesLocked()
 	}
 	f.dropMappingLocked()
 	if err := f.sys.close(f.fd); err != nil {
@@ -290,7 +316,8 @@ func (f *File) Readable() bool {
 
 // Stat is fstat(2) of the backing file. Before that, the time of the last
 // modification is set to that of the last store, if the kernel has not noticed
-// it. A size that was changed by others is taken over.
+// it. A size that was changed by others is taken over. In the modes that copy,
+// size and times are those of the copies, and the backing file is left alone.
 func (f *File) Stat(st *unix.Stat_t) error {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
@@ -312,6 +339,10 @@ func (f *File) statLocked(st *unix.Stat_t) error {
 	if err != nil {
 		return err
 	}
+	if f.copies != nil {
+		f.statCopiesLocked(st)
+		return nil
+	}
 	stored := f.mtime.Load()
 	if stored == 0 || !f.mtime.CompareAndSwap(stored, 0) {
 		return nil
@@ -328,11 +359,14 @@ func (f *File) statLocked(st *unix.Stat_t) error {
 // adoptSize takes over a size that fstat reported. f.growMu must be held.
 func (f *File) adoptSize(size int64) {
 	old := f.size.Load()
-	if size == old {
+	if size == old || f.copies != nil && f.copies.own {
 		return
 	}
 	if size < old {
-		f.record.forget(size)
+		copied := f.record.forget(size)
+		if f.copies != nil {
+			f.addCopied(-copied)
+		}
 	}
 	f.size.Store(size)
 }
@@ -349,7 +383,6 @@ func (f *File) refreshSizeLocked() (int64, error) {
 			return 0, err
 		}
 		f.adoptSize(st.Size)
-		return st.Size, nil
 	}
 	return f.size.Load(), nil
 }

@@ -75,6 +75,9 @@ func (f *File) presentLocked(mem []byte, g Range, known bool) bool {
 	if g.End > int64(len(mem)) {
 		return false
 	}
+	if f.copies != nil {
+		return f.presentCopiesLocked(mem, g)
+	}
 	if f.record.all(g, pageLoaded) {
 		if fault := touch(mem[g.Off:g.End]); fault != 0 {
 			f.faulted(mem, fault)
@@ -96,7 +99,7 @@ func (f *File) presentLocked(mem []byte, g Range, known bool) bool {
 func (f *File) bounceTo(out Outlet, g Range) (sent bool, err error) {
 	buf := bounce.Get().(*[bounceSize]byte)
 	defer bounce.Put(buf)
-	n, err := f.preadFull(buf[:min(g.Len(), bounceSize)], g.Off)
+	n, err := f.readPast(buf[:min(g.Len(), bounceSize)], g.Off)
 	if err != nil && n == 0 {
 		return false, err
 	}
@@ -104,6 +107,15 @@ func (f *File) bounceTo(out Outlet, g Range) (sent bool, err error) {
 	fd, header := out.Begin(n)
 	_, err = f.sys.writev(fd, header, buf[:n])
 	return true, err
+}
+
+// readPast reads without sending or copying straight from the mapping. f.mu must be
+// held.
+func (f *File) readPast(p []byte, off int64) (n int, err error) {
+	if f.copies != nil {
+		return f.readCopiesLocked(p, off)
+	}
+	return f.preadFull(p, off)
 }
 
 // preadFull reads until p is full or the file ends.
@@ -153,7 +165,7 @@ func (f *File) ReadAt(p []byte, off int64) (int, error) {
 		}
 		f.faulted(mem, fault)
 	}
-	return f.preadFull(p, g.Off)
+	return f.readPast(p, g.Off)
 }
 
 // WriteAt stores p at off and returns how many bytes were stored: fewer than
@@ -168,16 +180,26 @@ func (f *File) WriteAt(p []byte, off int64, by Origin) (int, error) {
 	if g.Empty() {
 		return 0, nil
 	}
-	if g.End <= f.size.Load() {
-		if n, done, err := f.overwrite(p, g, by); done {
+	for {
+		if f.copying() {
+			if n, done, err := f.copyOver(p, g, by); done {
+				return n, err
+			}
+			continue
+		}
+		if g.End <= f.size.Load() {
+			if n, done, err := f.overwrite(p, g, by); done {
+				return n, err
+			}
+		}
+		if n, done, err := f.extend(p, g, by); done {
 			return n, err
 		}
 	}
-	return f.extend(p, g, by)
 }
 
 // overwrite stores p at g, which lies inside the file. done is false when the
-// file has become shorter meanwhile.
+// file has become shorter or changed its mode meanwhile.
 //
 // How is chosen page by page history: the first write to a page since its last
 // write-back goes by pwrite(2), which is the cheapest way to a page that is not
@@ -192,7 +214,7 @@ func (f *File) overwrite(p []byte, g Range, by Origin) (n int, done bool, err er
 		f.mu.RLock() // pwrite needs no mapping
 	}
 	defer f.mu.RUnlock()
-	if g.End > f.size.Load() {
+	if g.End > f.size.Load() || f.copies != nil {
 		return 0, false, nil
 	}
 	if g.End <= int64(len(mem)) && f.storeLocked(mem, p, g) {
@@ -250,18 +272,22 @@ func (f *File) pwriteFull(p []byte, off int64) (n int, err error) {
 
 // extend stores p at g, which reaches past the end of the file. Growth and bytes
 // come in one pwrite(2): a crash between them leaves no zeros behind, and a full
-// filesystem is told before the size changes.
-func (f *File) extend(p []byte, g Range, by Origin) (int, error) {
+// filesystem is told before the size changes. done is false when the file has
+// changed its mode meanwhile.
+func (f *File) extend(p []byte, g Range, by Origin) (n int, done bool, err error) {
 	f.growMu.Lock()
 	defer f.growMu.Unlock()
+	if f.copies != nil {
+		return 0, false, nil
+	}
 	if err := f.clearTail(g.Off); err != nil {
-		return 0, err
+		return 0, true, err
 	}
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	n, err := f.pwriteFull(p, g.Off)
+	n, err = f.pwriteFull(p, g.Off)
 	f.grownLocked(Range{g.Off, g.Off + int64(n)}, by)
-	return n, err
+	return n, true, err
 }
 
 // Append stores p at the end of the file, wherever others have moved it, and
@@ -270,8 +296,16 @@ func (f *File) Append(p []byte, by Origin) (off int64, n int, err error) {
 	if len(p) == 0 {
 		return f.size.Load(), 0, nil
 	}
+	if f.copying() {
+		if err := f.table.makeRoom(int64(len(p))); err != nil {
+			return 0, 0, err
+		}
+	}
 	f.growMu.Lock()
 	defer f.growMu.Unlock()
+	if f.copies != nil {
+		return f.appendCopies(p, by)
+	}
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	if n, err = f.sys.appendTo(f.fd, p); err != nil {
@@ -349,6 +383,9 @@ func (f *File) Truncate(size int64) error {
 	}
 	f.growMu.Lock()
 	defer f.growMu.Unlock()
+	if f.copies != nil {
+		return f.truncateCopies(size)
+	}
 	if err := f.clearTail(size); err != nil {
 		return err
 	}
@@ -383,18 +420,36 @@ func (f *File) Allocate(mode uint32, off, length int64) error {
 	if !ok || length == 0 {
 		return os.NewSyscallError("fallocate", syscall.EINVAL)
 	}
+	for {
+		if f.copying() {
+			if done, err := f.allocateCopies(mode, g); done {
+				return err
+			}
+		}
+		if done, err := f.allocate(mode, g); done {
+			return err
+		}
+	}
+}
+
+// allocate is Allocate in the mode Shared. done is false when the file has changed
+// its mode meanwhile.
+func (f *File) allocate(mode uint32, g Range) (done bool, err error) {
 	f.growMu.Lock()
 	defer f.growMu.Unlock()
+	if f.copies != nil {
+		return false, nil
+	}
 	grows := mode&unix.FALLOC_FL_KEEP_SIZE == 0 && g.End > f.size.Load()
 	if grows {
 		if err := f.clearTail(g.End); err != nil {
-			return err
+			return true, err
 		}
 	}
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	if err := f.sys.fallocate(f.fd, mode, off, length); err != nil {
-		return err
+	if err := f.sys.fallocate(f.fd, mode, g.Off, g.Len()); err != nil {
+		return true, err
 	}
 	if grows {
 		f.growLocked(g.End)
@@ -403,7 +458,7 @@ func (f *File) Allocate(mode uint32, off, length int64) error {
 		f.record.clear(in, pageLoaded|pageStored) // the pages there are other ones now
 		f.record.set(in, pageWritten|pageUnsyncedTruncate)
 	}
-	return nil
+	return true, nil
 }
 
 // Origin says who changes bytes. The zero value is write(2) by an unknown

@@ -204,6 +204,8 @@ const (
 	kpfDirty       = 1 << 4
 	kpfWriteback   = 1 << 8
 	pagemapPresent = 1 << 63
+	pagemapSwapped = 1 << 62
+	pagemapFile    = 1 << 61 // of the file, or shared anonymous memory
 	pagemapFrame   = 1<<55 - 1
 )
 

@@ -22,6 +22,9 @@ func RangeOf(off, length int64) (Range, bool) {
 	return Range{off, off + length}, true
 }
 
+// wholeFile is every byte that a file can have.
+var wholeFile = Range{0, math.MaxInt64}
+
 // Len returns the number of bytes in r.
 func (r Range) Len() int64 { return r.End - r.Off }
 

@@ -29,6 +29,9 @@ const (
 	pageUnsyncedWrite
 	pageUnsyncedStore
 	pageUnsyncedTruncate
+	// pageCopied: the page's bytes are in the engine's memory and not in the
+	// file, in the modes that copy.
+	pageCopied
 )
 
 const (
@@ -133,8 +136,9 @@ func (r *pageRecord) set(g Range, states pageState) {
 	}
 }
 
-// clear takes the given states from the pages that g touches.
-func (r *pageRecord) clear(g Range, states pageState) {
+// clear takes the given states from the pages that g touches. It returns how many
+// pages are copied no longer.
+func (r *pageRecord) clear(g Range, states pageState) (copied int64) {
 	first, end := g.Pages()
 	for _, c := range r.sorted() {
 		start := c.index * pagesPerChunk
@@ -143,9 +147,61 @@ func (r *pageRecord) clear(g Range, states pageState) {
 		}
 		from, to := max(first-start, 0), min(end-start, pagesPerChunk)
 		for w := from / pagesPerWord; w*pagesPerWord < to; w++ {
-			c.words[w].And(^(wordMask(w, from, to) * uint32(states)))
+			gone := wordMask(w, from, to) * uint32(states)
+			old := c.words[w].And(^gone)
+			copied += int64(bits.OnesCount32(old & gone & (everyPage * uint32(pageCopied))))
 		}
 	}
+	return copied
+}
+
+// copy adds the given states to the pages that g touches, and that they are
+// copied. It returns for how many that is new.
+func (r *pageRecord) copy(g Range, states pageState) (fresh int64) {
+	states |= pageCopied
+	first, end := g.Pages()
+	for first < end {
+		c := r.makeChunk(first / pagesPerChunk)
+		start := c.index * pagesPerChunk
+		stop := min(end, start+pagesPerChunk)
+		for w := (first - start) / pagesPerWord; w*pagesPerWord < stop-start; w++ {
+			add := wordMask(w, first-start, stop-start) * uint32(states)
+			if c.words[w].Load()&add == add {
+				continue
+			}
+			old := c.words[w].Or(add)
+			fresh += int64(bits.OnesCount32(add &^ old & (everyPage * uint32(pageCopied))))
+		}
+		if states&pageUnsynced != 0 && !c.unsynced.Load() {
+			c.unsynced.Store(true)
+		}
+		first = stop
+	}
+	return fresh
+}
+
+// uncopy forgets everything about those pages that g touches that are copied, and
+// returns how many they are.
+func (r *pageRecord) uncopy(g Range) (copied int64) {
+	first, end := g.Pages()
+	for _, c := range r.sorted() {
+		start := c.index * pagesPerChunk
+		if start >= end || start+pagesPerChunk <= first {
+			continue
+		}
+		from, to := max(first-start, 0), min(end-start, pagesPerChunk)
+		for w := from / pagesPerWord; w*pagesPerWord < to; w++ {
+			for {
+				v := c.words[w].Load()
+				pages := v / uint32(pageCopied) & wordMask(w, from, to)
+				if c.words[w].CompareAndSwap(v, v&^(pages*0xff)) {
+					copied += int64(bits.OnesCount32(pages))
+					break
+				}
+			}
+		}
+	}
+	return copied
 }
 
 // all reports whether every page that g touches has all of the given states.
@@ -170,11 +226,13 @@ func (r *pageRecord) all(g Range, states pageState) bool {
 }
 
 // forget clears everything about the pages from the first wholly past size:
-// they are gone, and whatever appears there later is new.
-func (r *pageRecord) forget(size int64) {
+// they are gone, and whatever appears there later is new. It returns how many of
+// them were copied.
+func (r *pageRecord) forget(size int64) (copied int64) {
 	if up, ok := PageUp(size); ok {
-		r.clear(Range{up, math.MaxInt64}, ^pageState(0))
+		return r.clear(Range{up, math.MaxInt64}, ^pageState(0))
 	}
+	return 0
 }
 
 // unmapped clears what is known of page tables: the mapping is gone.
@@ -202,6 +260,31 @@ func (r *pageRecord) sorted() []*chunk {
 		}
 		return 1
 	})
+	return chunks
+}
+
+// within returns the chunks that have pages of [first, end), in the order of the
+// file. It takes time for the smaller of the span and all chunks, so that a look
+// at a file run by run costs no more than a look at once.
+func (r *pageRecord) within(first, end int64) []*chunk {
+	low, high := first/pagesPerChunk, (end+pagesPerChunk-1)/pagesPerChunk
+	r.mu.RLock()
+	known := int64(len(r.chunks))
+	r.mu.RUnlock()
+	var chunks []*chunk
+	if high-low <= known {
+		for index := low; index < high; index++ {
+			if c := r.chunk(index); c != nil {
+				chunks = append(chunks, c)
+			}
+		}
+		return chunks
+	}
+	for _, c := range r.sorted() {
+		if c.index >= low && c.index < high {
+			chunks = append(chunks, c)
+		}
+	}
 	return chunks
 }
 

@@ -90,3 +90,61 @@ func TestRecordOfHugeOffsets(t *testing.T) {
 		t.Errorf("after a truncation between them: %d, want 1", got)
 	}
 }
+
+// TestRecordRuns asks for the runs of parts of a sparse record: few chunks in a
+// wide part, and many around a narrow one.
+func TestRecordRuns(t *testing.T) {
+	const pages = 50 * pagesPerChunk
+	rng := rand.New(rand.NewPCG(7, 7))
+	var r pageRecord
+	set := make(map[int64]bool)
+	for range 60 {
+		page := rng.Int64N(pages)
+		r.set(Range{page * PageSize, (page + 1) * PageSize}, pageUnsyncedStore)
+		set[page] = true
+	}
+	for range 300 {
+		first := rng.Int64N(pages)
+		end := first + 1 + rng.Int64N(1+rng.Int64N(1+rng.Int64N(pages-first)))
+		next := first
+		r.runs(first, end, func(run PageRun, states pageState) bool {
+			if run.First != next || run.End <= run.First {
+				t.Fatalf("pages [%d, %d): the run [%d, %d) comes where page %d should", first, end, run.First, run.End, next)
+			}
+			next = run.End
+			for page := run.First; page < run.End; page++ {
+				if got := states == pageUnsyncedStore; got != set[page] {
+					t.Fatalf("pages [%d, %d): page %d set is %v, want %v", first, end, page, got, set[page])
+				}
+			}
+			return true
+		})
+		if next != end {
+			t.Fatalf("pages [%d, %d): the runs end with %d", first, end, next)
+		}
+	}
+}
+
+// TestRecordWithin is what keeps a look at a file run by run cheap: a narrow part
+// has only its own chunks.
+func TestRecordWithin(t *testing.T) {
+	var r pageRecord
+	for chunk := range int64(100) {
+		r.set(Range{chunk * pagesPerChunk * PageSize, chunk*pagesPerChunk*PageSize + 1}, pageWritten)
+	}
+	for _, test := range []struct{ first, end, from, to int64 }{
+		{0, 1, 0, 1}, {0, pagesPerChunk, 0, 1}, {0, pagesPerChunk + 1, 0, 2},
+		{5*pagesPerChunk - 1, 5*pagesPerChunk + 1, 4, 6}, {99 * pagesPerChunk, 1 << 40, 99, 100},
+		{3, 1 << 50, 0, 100}, {100 * pagesPerChunk, 1 << 50, 100, 100},
+	} {
+		got := r.within(test.first, test.end)
+		if int64(len(got)) != test.to-test.from {
+			t.Fatalf("pages [%d, %d): %d chunks, want %d", test.first, test.end, len(got), test.to-test.from)
+		}
+		for i, c := range got {
+			if c.index != test.from+int64(i) {
+				t.Errorf("pages [%d, %d): chunk %d is that of index %d", test.first, test.end, i, c.index)
+			}
+		}
+	}
+}

@@ -74,7 +74,7 @@ func (j *runJoiner) flush() {
 // does not hold open, until emit returns false. fd is a descriptor of it, size its
 // length. Nothing of the file is changed or loaded by it.
 func (t *Table) Inspect(id ID, k *KernelSources, fd int, size, first, end int64, emit func(PageRun) bool) {
-	inspect(k, fd, size, first, end, nil, t.remembered.record(id), emit)
+	inspect(k, fd, size, first, end, nil, nil, t.remembered.record(id), emit)
 }
 
 // Inspect calls emit for runs of the file's pages [first, end), until emit
@@ -90,13 +90,19 @@ func (f *File) Inspect(k *KernelSources, first, end int64, emit func(PageRun) bo
 	defer f.syncMu.Unlock()
 	f.mu.RLock()
 	fd, mem := f.fd, f.mem
+	var view *copyView
+	if f.copies != nil {
+		view = &copyView{k: k, mem: mem[:min(f.copies.fileEnd, int64(len(mem)))], locked: len(f.locked) > 0}
+		mem = nil // its page frames are not the file's
+	}
 	f.mu.RUnlock()
-	inspect(k, fd, st.Size, first, end, mem, f.record, emit)
+	inspect(k, fd, st.Size, first, end, mem, view, f.record, emit)
 	return nil
 }
 
-// inspect merges what the kernel says with the record.
-func inspect(k *KernelSources, fd int, size, first, end int64, mem []byte, record *pageRecord, emit func(PageRun) bool) {
+// inspect merges what the kernel says with the record. view is nil for files that
+// do not copy.
+func inspect(k *KernelSources, fd int, size, first, end int64, mem []byte, view *copyView, record *pageRecord, emit func(PageRun) bool) {
 	_, count := Range{0, size}.Pages()
 	end = min(end, count)
 	if first >= end {
@@ -106,15 +112,19 @@ func inspect(k *KernelSources, fd int, size, first, end int64, mem []byte, recor
 	k.pages(fd, mem, first, end, func(kernel PageRun) bool {
 		more := true
 		record.runs(kernel.First, kernel.End, func(own PageRun, states pageState) bool {
-			flags := kernel.Flags
-			if states&pageUnsynced != 0 {
-				flags |= PageUnsynced
-			}
-			if own.End == count {
-				more = joiner.add(PageRun{own.First, own.End - 1, flags}) && joiner.add(PageRun{own.End - 1, own.End, flags | PageTail})
-			} else {
-				more = joiner.add(PageRun{own.First, own.End, flags})
-			}
+			view.runs(own, states, func(run PageRun) bool {
+				run.Flags |= kernel.Flags
+				if states&pageUnsynced != 0 {
+					run.Flags |= PageUnsynced
+				}
+				if run.End == count {
+					more = joiner.add(PageRun{run.First, run.End - 1, run.Flags}) &&
+						joiner.add(PageRun{run.End - 1, run.End, run.Flags | PageTail})
+				} else {
+					more = joiner.add(run)
+				}
+				return more
+			})
 			return more
 		})
 		return more
@@ -140,11 +150,8 @@ func (r *pageRecord) runs(first, end int64, emit func(run PageRun, states pageSt
 		start, current = page, states
 		return true
 	}
-	for _, c := range r.sorted() {
+	for _, c := range r.within(first, end) {
 		base := c.index * pagesPerChunk
-		if base+pagesPerChunk <= at || base >= end {
-			continue
-		}
 		if base > at && !step(at, 0) {
 			return
 		}
@@ -244,14 +251,32 @@ func (r *pageRecord) unsyncedBytes(size int64) int64 {
 	return total
 }
 
-// Mapped returns where the file is mapped and how many bytes, or 0 and 0.
-func (f *File) Mapped() (addr uintptr, length int64, writable bool) {
+// Mapped returns where the file is mapped and how many bytes, or 0 and 0, and the
+// permissions as /proc/PID/maps shows them.
+func (f *File) Mapped() (addr uintptr, length int64, perms string) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	if f.mem == nil {
-		return 0, 0, false
+	switch {
+	case f.mem == nil:
+		return 0, 0, ""
+	case f.copies != nil:
+		perms = "rw-p"
+	case f.writable:
+		perms = "rw-s"
+	default:
+		perms = "r--s"
 	}
-	return addressOf(f.mem), int64(len(f.mem)), f.writable
+	return addressOf(f.mem), int64(len(f.mem)), perms
+}
+
+// BackingSize returns the length of the backing file, which is not [File.Size] in
+// the modes that copy.
+func (f *File) BackingSize() (int64, error) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	var st unix.Stat_t
+	err := fstat(f.fd, &st)
+	return st.Size, err
 }
 
 // Failure returns the error of the newest write-back if that failed, else nil.
@@ -285,7 +310,13 @@ func (f *File) ReadMemory(p []byte, off int64) (int, error) {
 	}
 	mem := f.rlock(g.End, forReading)
 	defer f.mu.RUnlock()
-	if g.End <= int64(len(mem)) && (!f.fillsHoles || resident(mem[PageDown(g.Off):g.End])) {
+	present := g.End <= int64(len(mem))
+	if f.copies != nil {
+		present = present && f.presentCopiesLocked(mem, g)
+	} else {
+		present = present && (!f.fillsHoles || resident(mem[PageDown(g.Off):g.End]))
+	}
+	if present {
 		fault := load(p, mem[g.Off:g.End])
 		if fault == 0 {
 			return len(p), nil
@@ -293,7 +324,7 @@ func (f *File) ReadMemory(p []byte, off int64) (int, error) {
 		f.faulted(mem, fault)
 	}
 	// Not to be seen through a mapping: the file's bytes, and zeros after them.
-	n, err := f.preadFull(p, g.Off)
+	n, err := f.readPast(p, g.Off)
 	if err != nil {
 		return 0, err
 	}

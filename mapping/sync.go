@@ -1,8 +1,6 @@
 package mapping
 
 import (
-	"math"
-
 	"golang.org/x/sys/unix"
 )
 
@@ -29,7 +27,7 @@ func (f *File) Sync(seen *uint64, dataOnly bool) error {
 	if err := f.Stat(&st); err != nil {
 		return err
 	}
-	if f.record.unsynced() {
+	if f.record.unsynced() && !f.copying() {
 		// A file that was only written to has no mapping yet; write-back is
 		// msync's all the same. Without a mapping fsync serves.
 		f.rlock(f.size.Load(), forReading)
@@ -54,8 +52,11 @@ func (f *File) Sync(seen *uint64, dataOnly bool) error {
 // mapping and the descriptor where they are while nothing else is locked, so
 // that reads and writes go on during the wait for the device.
 func (f *File) syncLocked(dataOnly bool) error {
+	if f.copies != nil {
+		return f.syncCopies(dataOnly)
+	}
 	size := f.size.Load()
-	pages := f.record.beginSync(Range{0, math.MaxInt64})
+	pages := f.record.beginSync(wholeFile)
 	err := f.redirtyFailed()
 	if err == nil {
 		err = f.writeBack(dataOnly)
@@ -128,7 +129,7 @@ func (f *File) redirtyPage(page int64) error {
 	g := Range{page * PageSize, (page + 1) * PageSize}
 	f.mu.RLock()
 	inside := g.Off < f.size.Load()
-	done := !inside || f.writable && g.End <= int64(len(f.mem)) && redirty(f.mem[g.Off:g.End]) == 0
+	done := !inside || f.copies == nil && f.writable && g.End <= int64(len(f.mem)) && redirty(f.mem[g.Off:g.End]) == 0
 	f.mu.RUnlock()
 	if done {
 		return nil

@@ -11,7 +11,10 @@ import (
 // make the n-th one fail. This is the only file that calls them.
 type system struct {
 	mmap      func(fd int, length int64, prot, flags int) ([]byte, error)
+	mmapAt    func(at []byte, fd int, off int64, prot, flags int) error
 	munmap    func(mem []byte) error
+	mremap    func(from, to []byte) error
+	madvise   func(mem []byte, advice int) error
 	msync     func(mem []byte, flags int) error
 	pread     func(fd int, p []byte, off int64) (int, error)
 	pwrite    func(fd int, p []byte, off int64) (int, error)
@@ -30,7 +33,10 @@ type system struct {
 func newSystem() *system {
 	return &system{
 		mmap:      mmap,
+		mmapAt:    mmapAt,
 		munmap:    munmap,
+		mremap:    mremap,
+		madvise:   func(mem []byte, advice int) error { return os.NewSyscallError("madvise", unix.Madvise(mem, advice)) },
 		msync:     func(mem []byte, flags int) error { return os.NewSyscallError("msync", unix.Msync(mem, flags)) },
 		pread:     pread,
 		pwrite:    pwrite,
@@ -119,8 +125,25 @@ func mmap(fd int, length int64, prot, flags int) ([]byte, error) {
 	return sliceOf(p, length), nil
 }
 
+// mmapAt maps in place of what is mapped at at, with MAP_FIXED: at must be ours.
+func mmapAt(at []byte, fd int, off int64, prot, flags int) error {
+	_, err := unix.MmapPtr(fd, off, pointerTo(at), uintptr(len(at)), prot, flags|unix.MAP_FIXED)
+	return os.NewSyscallError("mmap", err)
+}
+
+// mremap moves the mapping from to the place of another of the same length, which
+// ends by that.
+func mremap(from, to []byte) error {
+	_, err := unix.MremapPtr(pointerTo(from), uintptr(len(from)), pointerTo(to), uintptr(len(to)),
+		unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED)
+	return os.NewSyscallError("mremap", err)
+}
+
+// pointerTo returns where memory outside the Go heap begins.
+func pointerTo(mem []byte) unsafe.Pointer { return unsafe.Pointer(unsafe.SliceData(mem)) }
+
 func munmap(mem []byte) error {
-	return os.NewSyscallError("munmap", unix.MunmapPtr(unsafe.Pointer(unsafe.SliceData(mem)), uintptr(len(mem))))
+	return os.NewSyscallError("munmap", unix.MunmapPtr(pointerTo(mem), uintptr(len(mem))))
 }
 
 func pread(fd int, p []byte, off int64) (int, error) {

@@ -30,6 +30,12 @@ type Config struct {
 	// MaxIdle caps the files that are kept open and mapped though nobody uses
 	// them. 0 is a quarter of the limit of open descriptors.
 	MaxIdle int
+	// Mode is that of files that SetMode gives no other.
+	Mode Mode
+	// DirtyLimit is how many bytes the copied pages of all files may take
+	// together: a writer that would exceed it waits while staged files are written
+	// back. 0 is a quarter of the memory.
+	DirtyLimit int64
 	// Log gets what no caller can be told; slog.Default if nil.
 	Log *slog.Logger
 	// Observer is told what happens to the files; nobody if nil.
@@ -44,9 +50,14 @@ type Table struct {
 	observer    Observer
 	counters    Counters
 	remembered  rememberedFiles
+	modes       fileModes
 	arena       *Arena
 	maxMappings int64
 	maxIdle     int
+	maxCopied   int64 // pages
+
+	copied  atomic.Int64 // pages with their own bytes in the engine's memory
+	holding atomic.Int64 // the length of held
 
 	mappings    atomic.Int64 // live or reserved mappings
 	mappedBytes atomic.Int64
@@ -58,6 +69,7 @@ type Table struct {
 	holes  map[uint64]bool // by device: looking at a hole fills it
 	idle   list.List       // of *File, the longest idle first
 	ring   list.List       // of *File that have a mapping, in the order of the clock's hand
+	held   list.List       // of *File with something in memory only, the longest so first
 	closed bool
 	// wake starts the janitor when the first file becomes idle.
 	wake chan struct{}
@@ -92,6 +104,8 @@ func newTable(cfg Config, sys *system) *Table {
 		observer:    cfg.Observer,
 		maxMappings: int64(cfg.MaxMappings),
 		maxIdle:     cfg.MaxIdle,
+		modes:       fileModes{normal: cfg.Mode},
+		maxCopied:   cfg.DirtyLimit / PageSize,
 		files:       make(map[ID]*File),
 		holes:       make(map[uint64]bool),
 		wake:        make(chan struct{}, 1),
@@ -107,6 +121,9 @@ func newTable(cfg Config, sys *system) *Table {
 		t.maxIdle = maxDescriptors() / 4
 	}
 	t.maxIdle = min(t.maxIdle, int(t.maxMappings))
+	if cfg.DirtyLimit <= 0 {
+		t.maxCopied = defaultDirtyLimit() / PageSize
+	}
 	t.probeVMWrite()
 	t.arena = newArena(t)
 	go t.janitor()
@@ -151,7 +168,7 @@ func (t *Table) Get(st *unix.Stat_t, writing bool) *File {
 		t.mu.Unlock()
 		return nil
 	}
-	if f.refs == 0 && f.last.changed(st) {
+	if f.refs == 0 && !f.held.Load() && f.last.changed(st) {
 		t.forgetLocked(f)
 		t.mu.Unlock()
 		f.discard()
@@ -181,6 +198,7 @@ func (t *Table) Open(fd int, st *unix.Stat_t, readable, writable bool) (*File, e
 		f.fillsHoles = t.fillsHolesLocked(st.Dev, fd)
 		f.openForWriting.Store(writable)
 		f.size.Store(st.Size)
+		f.setModeLocked(t.modes.of(f.id, fd))
 		t.files[f.id] = f
 		t.refLocked(f)
 		t.mu.Unlock()
@@ -193,6 +211,33 @@ func (t *Table) Open(fd int, st *unix.Stat_t, readable, writable bool) (*File, e
 		return nil, err
 	}
 	return f, nil
+}
+
+// OpenFile opens the regular file name as os.OpenFile does and returns it with a new
+// reference. It must be opened for reading, for mmap(2) needs that; O_APPEND and
+// O_TRUNC are for the caller's own writes to do ([File.Append], [File.Truncate]) and
+// are EINVAL.
+func (t *Table) OpenFile(name string, flag int, perm os.FileMode) (*File, error) {
+	if flag&(os.O_WRONLY|os.O_APPEND|os.O_TRUNC) != 0 {
+		return nil, &os.PathError{Op: "open", Path: name, Err: unix.EINVAL}
+	}
+	fd, err := unix.Open(name, flag|unix.O_CLOEXEC, uint32(perm.Perm()))
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	var st unix.Stat_t
+	if err = fstat(fd, &st); err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
+		err = unix.EINVAL
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	f, err := t.Open(fd, &st, true, flag&os.O_RDWR != 0)
+	if err == nil {
+		f.SetName(name)
+	}
+	return f, err
 }
 
 // fillsHolesLocked is fillsHoles of fd, which is on dev, asked once for each
@@ -246,8 +291,10 @@ func (f *File) Release(keep bool) {
 				t.log.Error("write-back before closing", "file", f.Name(), "error", err)
 			}
 		}
-		// The descriptor is the caller's reference's: it cannot go away here.
-		last.born = birth(f.fd)
+		_ = f.WithDescriptor(func(fd int) error { // open: the caller has a reference
+			last.born = birth(fd)
+			return nil
+		})
 	}
 	t.mu.Lock()
 	f.last = last
@@ -261,7 +308,7 @@ func (t *Table) release(f *File) {
 	t.mu.Lock()
 	f.refs--
 	if f.refs == 0 {
-		if (f.last.keep || f.pinned.Load() && f.last.linked) && !t.closed {
+		if (f.last.keep || f.kept() && f.last.linked) && !t.closed {
 			f.idleAt = t.idle.PushBack(f)
 			select {
 			case t.wake <- struct{}{}:
@@ -285,11 +332,15 @@ func (t *Table) release(f *File) {
 	}
 }
 
-// oldestIdleLocked returns the file that has been idle longest and is not kept by
-// mlock, or nil. t.mu must be held.
+// kept reports whether the file stays open when nobody uses it: mlock(2) keeps it,
+// or it has what the backing file does not have.
+func (f *File) kept() bool { return f.pinned.Load() || f.held.Load() }
+
+// oldestIdleLocked returns the file that has been idle longest and is not kept,
+// or nil. t.mu must be held.
 func (t *Table) oldestIdleLocked() *File {
 	for e := t.idle.Front(); e != nil; e = e.Next() {
-		if f := e.Value.(*File); !f.pinned.Load() {
+		if f := e.Value.(*File); !f.kept() {
 			return f
 		}
 	}
@@ -301,7 +352,7 @@ func (t *Table) oldestIdleLocked() *File {
 // it up.
 func (t *Table) forgetLocked(f *File) {
 	delete(t.files, f.id)
-	if f.last.linked && f.record.unsynced() {
+	if f.last.linked && f.record.unsynced() && !f.held.Load() {
 		t.remembered.add(f.id, rememberedFile{f.record, f.size.Load(), f.last.born})
 	}
 	if f.idleAt != nil {
@@ -315,10 +366,11 @@ func (t *Table) forgetLocked(f *File) {
 func (t *Table) Forget(id ID, gone bool) {
 	if gone {
 		defer t.remembered.forget(id)
+		defer t.modes.forget(id)
 	}
 	t.mu.Lock()
 	f := t.files[id]
-	if f == nil || f.refs > 0 || f.pinned.Load() && !gone {
+	if f == nil || f.refs > 0 || f.kept() && !gone {
 		t.mu.Unlock()
 		return
 	}
@@ -405,7 +457,7 @@ func (t *Table) sweep() bool {
 		var st unix.Stat_t
 		err := f.WithDescriptor(func(fd int) error { return fstat(fd, &st) })
 		t.mu.Lock()
-		if err != nil || st.Nlink == 0 || time.Since(f.last.at) >= idleTime && !f.pinned.Load() {
+		if err != nil || st.Nlink == 0 || time.Since(f.last.at) >= idleTime && !f.kept() {
 			f.last.keep = false
 			f.last.linked = err == nil && st.Nlink > 0
 		}
@@ -502,7 +554,7 @@ func (t *Table) Mappings() (count, length int64) {
 func (t *Table) SyncAll() error {
 	var errs []error
 	for _, f := range t.Files() {
-		if f.UnsyncedPages() > 0 || f.mtime.Load() != 0 {
+		if f.UnsyncedPages() > 0 || f.mtime.Load() != 0 || f.held.Load() {
 			seen := f.Failures()
 			if err := f.Sync(&seen, false); err != nil {
 				errs = append(errs, err)

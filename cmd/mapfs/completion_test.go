@@ -31,6 +31,7 @@ func TestCompletion(t *testing.T) {
 		{[]string{"pages", "f", ""}, noFiles},
 		{[]string{"msync", "--offset", ""}, noFiles},
 		{[]string{"ctl", "f", ""}, noFiles},
+		{[]string{"mode", "f", ""}, "shared\nprivate\nstaged\n" + noFiles},
 		{[]string{"completion", ""}, "bash\nzsh\nfish\n" + noFiles},
 		{[]string{"vers"}, "version\tPrint the version\n" + filterDirs},
 	}

@@ -21,6 +21,7 @@ the mount which it is in. Prints the answer if there is one. Several lines are
 commands that run in order, up to the first that fails.
 
 For a file:    msync [offset=N] [length=N] [flags=sync|async|invalidate]
+               mode shared|private|staged
                madvise advice=dontneed|willneed|cold|pageout [offset=N] [length=N]
                mlock|munlock [offset=N] [length=N]
 For a mount:   sync
@@ -111,6 +112,8 @@ func (t target) explain(err error) error {
 		return err
 	case errors.Is(err, syscall.ENOTCONN), errors.Is(err, syscall.ECONNABORTED):
 		return fmt.Errorf("%s: the mount is gone, its daemon has ended", t.mountpoint)
+	case errors.Is(err, syscall.EROFS):
+		return fmt.Errorf("%s: the mount is read-only (-o ro), so the kernel refuses commands as it does every write", t)
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("%s: permission denied", t)
 	case errors.Is(err, os.ErrNotExist):

@@ -85,7 +85,8 @@ The command returns when the mount answers; a daemon in the background serves
 it until it is unmounted. Stop it with 'mapfs umount MOUNTPOINT'.
 
 ` + optionsHelp + `
-Exit codes: 0 done, 1 failed, 2 wrong usage.`
+Exit codes: 0 done, 1 failed, 2 wrong usage; of peek, poke and hold also 135 and
+139, when an access ended in SIGBUS or SIGSEGV.`
 
 const rootExample = `  mapfs ~/data ~/mnt                      mount in the background
   mapfs umount ~/mnt                      unmount, when everything is written back
@@ -124,5 +125,6 @@ func newRootCommand(sys system) *cobra.Command {
 	root.AddCommand(newMountCommand(sys), newUmountCommand(sys), newVersionCommand(), newCompletionCommand())
 	root.AddCommand(viewers(sys)...)
 	root.AddCommand(clients(sys)...)
+	root.AddCommand(newLabCommand(sys))
 	return root
 }

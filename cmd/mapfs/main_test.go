@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"slices"
@@ -155,7 +156,7 @@ func TestUsageErrors(t *testing.T) {
 
 func TestHelpAndVersion(t *testing.T) {
 	for _, args := range []string{"--help", "-h", "help", "mount --help", "umount --help", "help umount", "completion --help",
-		"status --help", "maps --help", "events --help", "pages --help", "watch --help", "msync --help", "ctl --help"} {
+		"status --help", "maps --help", "events --help", "pages --help", "watch --help", "mode --help", "msync --help", "ctl --help"} {
 		got := newFakeSystem().run(strings.Fields(args)...)
 		if got.code != exitDone || got.stderr != "" || !strings.Contains(got.stdout, "Usage:") {
 			t.Errorf("mapfs %s: got %+v, want a help text", args, got)
@@ -165,6 +166,11 @@ func TestHelpAndVersion(t *testing.T) {
 		}
 	}
 	help := newFakeSystem().run("--help").stdout
+	for _, code := range []int{exitDone, exitFailed, exitUsage, exitSignal + int(syscall.SIGBUS), exitSignal + int(syscall.SIGSEGV)} {
+		if _, codes, _ := strings.Cut(help, "Exit codes"); !strings.Contains(codes, fmt.Sprint(code)) {
+			t.Errorf("--help does not have the exit code %d", code)
+		}
+	}
 	for _, option := range mountOptions {
 		if option.set == nil || strings.Contains(help, strings.TrimPrefix(option.name, "no")) {
 			continue

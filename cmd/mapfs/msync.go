@@ -11,8 +11,8 @@ import (
 
 // msyncFlags are the flags of "mapfs msync".
 type msyncFlags struct {
-	offset, length    byteCount
-	async, invalidate bool
+	offset, length          byteCount
+	sync, async, invalidate bool
 }
 
 func newMsyncCommand(sys system) *cobra.Command {
@@ -24,10 +24,14 @@ func newMsyncCommand(sys system) *cobra.Command {
 until the device has them. Without a range it is the whole file.
 
 An offset must be a multiple of the page size. Numbers are bytes and take the
-suffixes k, M, G and T, powers of 1024.`,
+suffixes k, M, G and T, powers of 1024.
+
+What is changed in a private file is written nowhere; --invalidate gives it up, and
+what is changed in a staged one too.`,
 		Example: `  mapfs msync ~/mnt/notes.txt
   mapfs msync --offset 1M --length 64k ~/mnt/big
-  mapfs msync --async ~/mnt/big`,
+  mapfs msync --async ~/mnt/big
+  mapfs msync --invalidate ~/mnt/staged.db`,
 		Args:              oneFile,
 		ValidArgsFunction: completeOnePath,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -42,8 +46,9 @@ suffixes k, M, G and T, powers of 1024.`,
 	f := cmd.Flags()
 	f.Var(&flags.offset, "offset", "start at byte `N`")
 	f.Var(&flags.length, "length", "write back `N` bytes (to the end of the file)")
+	f.BoolVar(&flags.sync, "sync", false, "wait for the device (MS_SYNC); the default without another flag")
 	f.BoolVar(&flags.async, "async", false, "start the write-back, do not wait for it (MS_ASYNC)")
-	f.BoolVar(&flags.invalidate, "invalidate", false, "also drop what the kernel caches of it (MS_INVALIDATE)")
+	f.BoolVar(&flags.invalidate, "invalidate", false, "drop what is cached or copied, unwritten unless told to write (MS_INVALIDATE)")
 	for _, name := range []string{"offset", "length"} {
 		if err := cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions); err != nil {
 			panic(err) // only for a flag that is not there, or has one already
@@ -55,12 +60,14 @@ suffixes k, M, G and T, powers of 1024.`,
 // command is what the file's ctl is told. Whether the numbers fit the file is
 // for the mount to say.
 func (f *msyncFlags) command() string {
-	how := "sync"
-	if f.async {
-		how = "async"
-	}
-	if f.invalidate {
-		how += ",invalidate"
+	var how []string
+	for _, flag := range []struct {
+		on   bool
+		name string
+	}{{f.sync || !f.async && !f.invalidate, "sync"}, {f.async, "async"}, {f.invalidate, "invalidate"}} {
+		if flag.on {
+			how = append(how, flag.name)
+		}
 	}
 	words := []string{"msync"}
 	if f.offset.set {
@@ -69,7 +76,7 @@ func (f *msyncFlags) command() string {
 	if f.length.set {
 		words = append(words, fmt.Sprintf("length=%d", f.length.n))
 	}
-	return strings.Join(append(words, "flags="+how), " ")
+	return strings.Join(append(words, "flags="+strings.Join(how, ",")), " ")
 }
 
 // byteCount is a flag with a number of bytes.

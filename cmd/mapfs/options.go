@@ -19,6 +19,12 @@ const optionsHelp = `Options for -o, with their defaults:
                             nodefault_permissions all is allowed that the daemon may
   attr_timeout=SECONDS      how long the kernel may keep attributes (1)
   entry_timeout=SECONDS     how long the kernel may keep names (1)
+  mode=MODE                 where stores go: shared (the file at once), private
+                            (never to the file) or staged (to the file when it is
+                            synced) (shared)
+  dirty_limit=SIZE          bytes of private and staged pages in memory; writers
+                            wait while staged ones are synced (1/4 of the memory)
+  writeback_interval=SECONDS  sync everything this often (0: only when asked)
   writeback                 collect writes in the kernel: faster, acknowledged
                             before they reach the mapping (nowriteback)
   max_mappings=N            files mapped at a time (as the kernel's limit allows)
@@ -69,6 +75,22 @@ var mountOptions = []mountOption{
 	}},
 	{name: "writeback", set: func(o *fs.Options, _ string) error { o.Writeback = true; return nil }},
 	{name: "nowriteback", set: func(o *fs.Options, _ string) error { o.Writeback = false; return nil }},
+	{name: "mode", value: needsValue, set: func(o *fs.Options, v string) (err error) {
+		o.Mode, err = fs.ParseMode(v)
+		return err
+	}},
+	{name: "dirty_limit", value: needsValue, set: func(o *fs.Options, v string) error {
+		n, err := parseBytes(v)
+		if err == nil && n < minDirtyLimit {
+			err = fmt.Errorf("less than %d bytes", minDirtyLimit)
+		}
+		o.DirtyLimit = n
+		return err
+	}},
+	{name: "writeback_interval", value: needsValue, set: func(o *fs.Options, v string) (err error) {
+		o.WritebackInterval, err = parseSeconds(v)
+		return err
+	}},
 	{name: "max_mappings", value: needsValue, set: func(o *fs.Options, v string) error {
 		n, err := strconv.Atoi(v)
 		if err != nil || n < 1 {
@@ -118,6 +140,9 @@ var mountOptions = []mountOption{
 func ignoredPrefix(name string) bool {
 	return strings.HasPrefix(name, "x-") || strings.HasPrefix(name, "X-")
 }
+
+// minDirtyLimit is what a few requests at a time can hold.
+const minDirtyLimit = 1 << 20
 
 // maxName is NAME_MAX of Linux, in bytes.
 const maxName = 255

@@ -164,7 +164,7 @@ func explainLookup(path string, err error) error {
 	path = quotePath(path)
 	var errno syscall.Errno
 	switch {
-	case errors.Is(err, syscall.ENOTCONN):
+	case errors.Is(err, syscall.ENOTCONN), errors.Is(err, syscall.ECONNABORTED):
 		// A step into a dead mount fails at its mount point.
 		mountpoint := "MOUNTPOINT"
 		if failed := (*os.PathError)(nil); errors.As(err, &failed) {
@@ -289,7 +289,7 @@ func completeOnePath(_ *cobra.Command, args []string, _ string) ([]cobra.Complet
 func viewers(sys system) []*cobra.Command {
 	return []*cobra.Command{
 		newStatusCommand(sys), newMapsCommand(sys), newEventsCommand(sys), newPagesCommand(sys),
-		newWatchCommand(sys), newMsyncCommand(sys), newCtlCommand(sys),
+		newWatchCommand(sys), newModeCommand(sys), newMsyncCommand(sys), newCtlCommand(sys),
 	}
 }
 

@@ -171,6 +171,11 @@ func TestFindTargetErrors(t *testing.T) {
 		{args: "events MNT/f", change: func(f *fakeTree) {
 			f.controlName = func(m string) (string, error) { return "", &os.PathError{Op: "stat", Path: m, Err: syscall.ENOTCONN} }
 		}, want: "MNT/f: the mount is dead, its daemon has ended; clear it away with 'mapfs umount MNT'"},
+		{args: "status MNT", change: func(f *fakeTree) {
+			f.controlName = func(m string) (string, error) {
+				return "", &os.PathError{Op: "stat", Path: m, Err: syscall.ECONNABORTED}
+			}
+		}, want: "MNT: the mount is dead, its daemon has ended; clear it away with 'mapfs umount MNT'"},
 		{args: "status MNT/no", want: "MNT/no: no such file or directory"},
 		{args: "status MNT/no\x01", want: `"MNT/no\x01": no such file or directory`},
 		{args: "status MNT/f/x", want: "MNT/f/x: not a directory"},

@@ -1,0 +1,238 @@
+package mapping
+
+import (
+	"os"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// copies is what a file in a mode that copies has beside the rest. Its mapping is
+// one anonymous reservation; over its beginning, up to fileEnd, the file is mapped
+// MAP_PRIVATE. A store copies a page of the file, or fills one of the rest, which
+// is where the file grows in memory.
+//
+// mode does not change while the value is in use. The rest is guarded by File.mu,
+// exclusively for changes.
+type copies struct {
+	mode Mode
+	// fileEnd is where the mapped file ends and anonymous memory begins: a
+	// multiple of the page size.
+	fileEnd int64
+	// own says that the file's size and what lies past fileEnd are the engine's.
+	// Otherwise the size is the backing file's, whoever changes it.
+	own bool
+	// cut is the least size since the last write-back: what the backing file has
+	// past it is not the file's any more. It means something if own is set.
+	cut int64
+	// growing says that the size is about to become the engine's own, so a
+	// write-back that ends now must not take own back.
+	growing atomic.Bool
+	// count is the number of pages with pageCopied in the record.
+	count atomic.Int64
+}
+
+// reach returns up to where memory of the given length may be used.
+func (c *copies) reach(length int64) int64 {
+	if !c.own {
+		return min(c.fileEnd, length)
+	}
+	return length
+}
+
+// setHeld notes whether the file has something that only the engine's memory has:
+// then it stays open and mapped. f.mu must be held.
+func (f *File) setHeld(held bool) {
+	if f.held.Load() == held {
+		return
+	}
+	t := f.table
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if f.held.Swap(held) == held {
+		return
+	}
+	if held {
+		f.heldAt = t.held.PushBack(f)
+		f.heldMode = f.copies.mode
+	} else {
+		t.held.Remove(f.heldAt)
+		f.heldAt = nil
+	}
+	t.holding.Store(int64(t.held.Len()))
+}
+
+// checkHeld clears what setHeld has set when nothing is held any more. f.mu must be
+// held exclusively.
+func (f *File) checkHeld() {
+	if f.copies.count.Load() == 0 && !f.copies.own {
+		f.setHeld(false)
+	}
+}
+
+// StatHeld puts size, times and blocks in place in what stat(2) says of an inode,
+// if the engine's memory has something of the file that the backing file does not
+// have. It costs nothing while no file is so.
+func (t *Table) StatHeld(st *unix.Stat_t) {
+	if t.holding.Load() == 0 {
+		return
+	}
+	if f := t.Find(IDOf(st)); f != nil {
+		f.mu.RLock()
+		if f.held.Load() && f.copies != nil {
+			f.statCopiesLocked(st)
+		}
+		f.mu.RUnlock()
+		f.Unref()
+	}
+}
+
+// TimesSet is told that somebody has set the inode's times: those of stores so far
+// do not count any more.
+func (f *File) TimesSet() { f.mtime.Store(0) }
+
+// CopiedBytes returns how many bytes the copied pages of all files take in memory.
+func (t *Table) CopiedBytes() int64 { return t.copied.Load() * PageSize }
+
+// addCopied counts n more copied pages, or fewer.
+func (f *File) addCopied(n int64) {
+	f.copies.count.Add(n)
+	f.table.copied.Add(n)
+}
+
+// mapCopiesLocked maps the file so that its first end bytes are covered, keeping
+// the copies it has. f.syncMu and f.mu must be held exclusively, and room for a
+// mapping be reserved; took says that it was used.
+func (f *File) mapCopiesLocked(end int64) (took bool, err error) {
+	c := f.copies
+	if f.unmapped || !f.readable {
+		f.unmapped = true
+		return false, os.NewSyscallError("mmap", syscall.EACCES)
+	}
+	var st unix.Stat_t
+	if err := fstat(f.fd, &st); err != nil {
+		return false, err
+	}
+	limit := st.Size // of what the backing file can give
+	if c.own {
+		limit = min(limit, c.cut)
+	}
+	fileEnd, ok := PageUp(limit)
+	if c.own && f.mem != nil {
+		fileEnd = c.fileEnd // what lies past it is in use
+	}
+	if !ok {
+		return false, os.NewSyscallError("mmap", syscall.ENOMEM)
+	}
+	span, ok := spanFor(max(end, f.size.Load(), fileEnd))
+	if !ok {
+		return false, os.NewSyscallError("mmap", syscall.ENOMEM)
+	}
+	if span > int64(len(f.mem)) {
+		if err := f.reserveSpan(span); err != nil {
+			return false, err
+		}
+		took = true
+	}
+	if fileEnd > c.fileEnd {
+		err := f.mapFilePart(c.fileEnd, fileEnd)
+		if err == nil {
+			c.fileEnd = fileEnd
+		} else if took && c.fileEnd == 0 && c.count.Load() == 0 {
+			// A filesystem without mmap: nothing is kept that would be of use.
+			f.dropMappingLocked()
+			f.unmapped = true
+			f.table.warnUnmappable(err)
+			return true, err
+		} else {
+			return took, err
+		}
+	}
+	f.relockLocked()
+	return took, nil
+}
+
+// reserveSpan moves the mapping into a reservation of span bytes, copies and all.
+func (f *File) reserveSpan(span int64) error {
+	mem, err := f.sys.mmap(-1, span, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+	if err != nil {
+		return err
+	}
+	old := f.mem
+	if old != nil {
+		// The file's part and the rest are two areas, and mremap(2) moves one.
+		parts := []Range{{0, f.copies.fileEnd}, {f.copies.fileEnd, int64(len(old))}}
+		for _, g := range parts {
+			if g.Empty() {
+				continue
+			}
+			if err := f.sys.mremap(old[g.Off:g.End], mem[g.Off:g.End]); err != nil {
+				// The cap on mappings leaves areas for this; without it half a
+				// file would be here and half there.
+				panic(err)
+			}
+		}
+		f.table.removeMapping(f, int64(len(old)))
+		f.observe(Event{Kind: EventUnmap, Addr: addressOf(old), Length: int64(len(old))})
+	}
+	f.mem = mem
+	f.table.addMapping(f, span)
+	f.observe(Event{Kind: EventMap, Addr: addressOf(mem), Length: span})
+	return nil
+}
+
+// mapFilePart maps the bytes [from, to) of the file privately in their place.
+func (f *File) mapFilePart(from, to int64) error {
+	return f.sys.mmapAt(f.mem[from:to], f.fd, from, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_NORESERVE)
+}
+
+// mapNothing puts zeros in the place of the bytes [from, to).
+func (f *File) mapNothing(from, to int64) error {
+	return f.sys.mmapAt(f.mem[from:to], -1, 0, unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+}
+
+// giveUpLocked gives up the copies of the pages that g touches: the file shows
+// again where there is one, zeros elsewhere. f.syncMu and f.mu must be held
+// exclusively.
+func (f *File) giveUpLocked(g Range) error {
+	g = g.Intersect(Range{0, int64(len(f.mem))})
+	if g.Empty() {
+		return nil
+	}
+	mem := f.mem[g.Off:g.End]
+	locked := f.lockedIn(g)
+	if locked {
+		if err := unix.Munlock(mem); err != nil { // the kernel gives no locked page up
+			return os.NewSyscallError("munlock", err)
+		}
+	}
+	err := f.sys.madvise(mem, unix.MADV_DONTNEED)
+	if locked {
+		f.relockLocked()
+	}
+	return err
+}
+
+// lockedIn reports whether pages of g are kept in memory by mlock(2). f.syncMu must
+// be held.
+func (f *File) lockedIn(g Range) bool {
+	for _, l := range f.locked {
+		if !l.Intersect(g).Empty() {
+			return true
+		}
+	}
+	return false
+}
+
+// discardCopiesLocked gives everything up that is not in the backing file, the
+// size too. f.syncMu and f.mu must be held exclusively.
+func (f *File) discardCopiesLocked() {
+	c := f.copies
+	f.dropMappingLocked()
+	f.addCopied(-f.record.uncopy(wholeFile))
+	f.mtime.Store(0)
+	c.fileEnd, c.own, c.cut = 0, false, 0
+	f.checkHeld()
+}
