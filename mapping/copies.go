@@ -29,6 +29,10 @@ type copies struct {
 	// growing says that the size is about to become the engine's own, so a
 	// write-back that ends now must not take own back.
 	growing atomic.Bool
+	// A write-back changes the inode's ctime, though for who has the mount nothing
+	// happens to the file: as long as it is fileCtime, shownCtime is shown in its
+	// place. Both are nanoseconds since 1970, 0 if there was no write-back.
+	fileCtime, shownCtime int64
 	// count is the number of pages with pageCopied in the record.
 	count atomic.Int64
 }
@@ -73,14 +77,14 @@ func (f *File) checkHeld() {
 
 // StatHeld puts size, times and blocks in place in what stat(2) says of an inode,
 // if the engine's memory has something of the file that the backing file does not
-// have. It costs nothing while no file is so.
+// have, or had until lately. It costs nothing while no file is so.
 func (t *Table) StatHeld(st *unix.Stat_t) {
-	if t.holding.Load() == 0 {
+	if t.holding.Load() == 0 && t.restamped.Load() == 0 {
 		return
 	}
 	if f := t.Find(IDOf(st)); f != nil {
 		f.mu.RLock()
-		if f.held.Load() && f.copies != nil {
+		if f.copies != nil && (f.held.Load() || f.copies.fileCtime != 0) {
 			f.statCopiesLocked(st)
 		}
 		f.mu.RUnlock()
@@ -94,6 +98,31 @@ func (f *File) TimesSet() { f.mtime.Store(0) }
 
 // CopiedBytes returns how many bytes the copied pages of all files take in memory.
 func (t *Table) CopiedBytes() int64 { return t.copied.Load() * PageSize }
+
+// keepCtime is told that a write-back has changed the inode, whose ctime was shown
+// as shown. f.mu must be held exclusively.
+func (f *File) keepCtime(shown int64) {
+	var st unix.Stat_t
+	if shown == 0 || fstat(f.fd, &st) != nil {
+		return
+	}
+	f.table.mu.Lock()
+	f.last.looks(&st) // it was not somebody else who changed it
+	f.table.mu.Unlock()
+	c := f.copies
+	if c.fileCtime == 0 {
+		f.table.restamped.Add(1)
+	}
+	c.fileCtime, c.shownCtime = unix.TimespecToNsec(st.Ctim), shown
+}
+
+// forgetCtime ends what keepCtime began. f.mu must be held exclusively.
+func (f *File) forgetCtime() {
+	if c := f.copies; c != nil && c.fileCtime != 0 {
+		c.fileCtime = 0
+		f.table.restamped.Add(-1)
+	}
+}
 
 // addCopied counts n more copied pages, or fewer.
 func (f *File) addCopied(n int64) {

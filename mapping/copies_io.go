@@ -22,6 +22,9 @@ func (f *File) statCopiesLocked(st *unix.Stat_t) {
 	st.Size = f.size.Load()
 	// A file in memory only would otherwise look like one hole to tar and cp.
 	st.Blocks += f.copies.count.Load() * (PageSize / 512)
+	if c := f.copies; c.fileCtime != 0 && unix.TimespecToNsec(st.Ctim) == c.fileCtime {
+		st.Ctim = unix.NsecToTimespec(c.shownCtime)
+	}
 	if stored := f.mtime.Load(); stored > unix.TimespecToNsec(st.Mtim) {
 		st.Mtim = unix.NsecToTimespec(stored)
 		st.Ctim = st.Mtim

@@ -279,6 +279,7 @@ func (f *File) discard() {
 		return // the table was closed before the last reference was given back
 	}
 	if f.copies != nil {
+		f.forgetCtime()
 		f.discardCopiesLocked()
 	}
 	f.dropMappingLocked()

@@ -80,6 +80,7 @@ func (f *File) SetMode(m Mode) error {
 		return err
 	}
 	f.dropMappingLocked()
+	f.forgetCtime()
 	f.adoptSize(st.Size)
 	f.setModeLocked(m)
 	f.table.modes.set(f.id, m, birth(f.fd))

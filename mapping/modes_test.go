@@ -8,6 +8,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -102,6 +103,55 @@ func TestStagedReachesTheFileWhenSynced(t *testing.T) {
 			if n := f.table.copied.Load(); n != 0 || f.held.Load() {
 				t.Fatalf("round %d: %d pages are copied after the write-back, held: %v", round, n, f.held.Load())
 			}
+		}
+	})
+}
+
+// TestWriteBackShowsNoChange: for who has the file open nothing happens to it when
+// it is written back; tar would say that it changed as it was read.
+func TestWriteBackShowsNoChange(t *testing.T) {
+	onEachFS(t, func(t *testing.T, dir string) {
+		f, path := modeFile(t, dir, Staged, nil)
+		for range 3 {
+			mustWrite(t, f, []byte("hello"), f.Size())
+			var before, after, looked unix.Stat_t
+			if err := f.Stat(&before); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				time.Sleep(20 * time.Millisecond) // more than a step of the kernel's clock
+				failures := f.Failures()
+				if err := f.Sync(&failures, false); err != nil {
+					t.Fatal(err)
+				}
+				if err := f.Stat(&after); err != nil {
+					t.Fatal(err)
+				}
+				if err := unix.Stat(path, &looked); err != nil {
+					t.Fatal(err)
+				}
+				if looked.Ctim == before.Ctim {
+					t.Fatal("the write-back has not changed the inode: this shows nothing")
+				}
+				if got := f.table.Get(&looked, true); got != f {
+					t.Fatal("the file was taken for one that others have changed")
+				}
+				f.Release(true)
+				f.table.StatHeld(&looked)
+				if after.Ctim != before.Ctim || after.Mtim != before.Mtim || looked.Ctim != before.Ctim || looked.Mtim != before.Mtim {
+					t.Fatalf("before %v %v, after %v %v, looked up %v %v", before.Ctim, before.Mtim, after.Ctim, after.Mtim, looked.Ctim, looked.Mtim)
+				}
+			}
+		}
+		if err := os.Chmod(path, 0o640); err != nil {
+			t.Fatal(err)
+		}
+		var inode, shown unix.Stat_t
+		if err := unix.Stat(path, &inode); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Stat(&shown); err != nil || shown.Ctim != inode.Ctim {
+			t.Errorf("after chmod: %v, %v, want %v", shown.Ctim, err, inode.Ctim)
 		}
 	})
 }

@@ -117,6 +117,11 @@ func (f *File) giveUpWritten(size int64) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	c := f.copies
+	shown := f.mtime.Load()
+	if shown == 0 {
+		shown = c.shownCtime
+	}
+	f.keepCtime(shown)
 	// Whatever the file had past the cut, it has it no longer.
 	c.cut = math.MaxInt64
 	if f.mem == nil {

@@ -58,6 +58,8 @@ type Table struct {
 
 	copied  atomic.Int64 // pages with their own bytes in the engine's memory
 	holding atomic.Int64 // the length of held
+	// restamped is the number of files that show another ctime than the inode has.
+	restamped atomic.Int64
 
 	mappings    atomic.Int64 // live or reserved mappings
 	mappedBytes atomic.Int64
@@ -88,6 +90,9 @@ type lastUse struct {
 	size         int64
 	mtime, ctime unix.Timespec
 }
+
+// looks notes what the inode looks like.
+func (u *lastUse) looks(st *unix.Stat_t) { u.size, u.mtime, u.ctime = st.Size, st.Mtim, st.Ctim }
 
 // changed reports whether the inode looks different now.
 func (u *lastUse) changed(st *unix.Stat_t) bool {
@@ -283,7 +288,11 @@ func (f *File) Release(keep bool) {
 		keep = false
 	}
 	t := f.table
-	last := lastUse{at: time.Now(), keep: keep, linked: err == nil && st.Nlink > 0, size: st.Size, mtime: st.Mtim, ctime: st.Ctim}
+	last := lastUse{at: time.Now(), keep: keep, linked: err == nil && st.Nlink > 0}
+	if f.copying() { // what it shows is not what it is
+		_ = f.WithDescriptor(func(fd int) error { return fstat(fd, &st) })
+	}
+	last.looks(&st)
 	if last.linked && f.record.unsynced() {
 		if !keep && t.remembered.full() {
 			seen := f.Failures()
