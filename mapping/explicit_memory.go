@@ -135,20 +135,24 @@ func (m *Mapping) stored(s span, copied []bool) {
 }
 
 // noteStored notes that the bytes of g were stored to through the explicit mapping
-// of the given name. The bytes after the end of the file are not the file's.
+// of the given name. The bytes after the end of the file are not the file's. Of a
+// file that copies, record, size and times are those of the copies.
 func (f *File) noteStored(g Range, name string) {
 	f.mu.RLock()
+	copies := f.copies != nil
 	size := f.size.Load()
-	if g.End > size {
+	if g.End > size && !copies {
 		if now, err := f.refreshSizeLocked(); err == nil {
 			size = now
 		}
 	}
-	if in := g.Intersect(Range{0, size}); !in.Empty() {
+	if in := g.Intersect(Range{0, size}); !in.Empty() && !copies {
 		f.record.set(in, pageWritten|pageUnsyncedStore)
 	}
 	f.mu.RUnlock()
-	f.stored()
+	if !copies {
+		f.stored()
+	}
 	f.counters.Stores.add(f.table, EventStore)
 	f.observe(Event{Kind: EventStore, Mapping: name, Off: g.Off, Length: g.Len()})
 }

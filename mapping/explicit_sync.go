@@ -42,7 +42,8 @@ func (a *Arena) sync(s span, owner *Mapping, flags int) error {
 }
 
 // msyncExplicit is msync(2) of memory of an explicit mapping, which has the bytes
-// g of the file.
+// g of the file. Of a file that copies the record is about the copies, which this
+// does not write.
 func (f *File) msyncExplicit(mem []byte, m *Mapping, g Range, flags int) error {
 	var st unix.Stat_t
 	if err := f.Stat(&st); err != nil { // the time of the last store belongs to what is written back
@@ -51,7 +52,7 @@ func (f *File) msyncExplicit(mem []byte, m *Mapping, g Range, flags int) error {
 	f.syncMu.Lock()
 	defer f.syncMu.Unlock()
 	event := Event{Mapping: m.name, Off: g.Off, Length: g.Len(), Flags: flags}
-	if flags&unix.MS_SYNC != 0 && m.shared() && m.write {
+	if flags&unix.MS_SYNC != 0 && m.shared() && m.write && !f.copying() {
 		event.Pages = f.record.beginSync(g)
 		err := f.redirtyFailed()
 		if err == nil {

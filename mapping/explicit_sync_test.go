@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -91,6 +92,41 @@ func TestReadOnlyMsync(t *testing.T) {
 	}
 	if got := a.f.UnsyncedPages(); got != 1 {
 		t.Errorf("%d pages are unsynced, want the one that msync did not write", got)
+	}
+}
+
+// TestStagedAndExplicit: an explicit mapping is of the backing file, and neither a
+// store through it nor its msync says anything of what is staged.
+func TestStagedAndExplicit(t *testing.T) {
+	a := newArenaTest(t, t.TempDir(), 2)
+	if err := a.f.SetMode(Staged); err != nil {
+		t.Fatal(err)
+	}
+	m := a.must("m", unix.MAP_SHARED, 2)
+	mustWrite(t, a.f, []byte("staged"), 0)
+	want := unsyncedOf(a.f)
+	if len(want) == 0 {
+		t.Fatal("nothing is unsynced after a write")
+	}
+	if _, err := m.WriteAt([]byte("stored"), PageSize); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Msync(0, m.Length(), unix.MS_SYNC); err != nil {
+		t.Fatal(err)
+	}
+	if got := unsyncedOf(a.f); !slices.Equal(got, want) {
+		t.Errorf("unsynced %q, want %q", got, want)
+	}
+	var b [6]byte
+	if _, err := m.ReadAt(b[:], 0); err != nil || string(b[:]) == "staged" {
+		t.Errorf("before the sync the mapping has %q, %v", b, err)
+	}
+	mustSync(t, a.f)
+	if _, err := m.ReadAt(b[:], 0); err != nil || string(b[:]) != "staged" {
+		t.Errorf("after the sync the mapping has %q, %v", b, err)
+	}
+	if _, err := m.ReadAt(b[:], PageSize); err != nil || string(b[:]) != "stored" {
+		t.Errorf("the other page has %q, %v", b, err)
 	}
 }
 
