@@ -38,8 +38,8 @@ const (
 const futexNap = 50 * time.Millisecond
 
 func semaphoreAt(mem []byte) semaphore {
-	_ = mem[semaphoreSize-1]
-	p := unsafe.Pointer(unsafe.SliceData(mem))
+	// The slicing checks the length without a load, which would race with others.
+	p := unsafe.Pointer(unsafe.SliceData(mem[:semaphoreSize]))
 	return semaphore{value: (*uint32)(p), waiters: (*uint32)(unsafe.Add(p, 4))}
 }
 
