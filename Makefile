@@ -13,7 +13,7 @@ LDFLAGS := -X main.version=$(VERSION)
 GOTEST  := go test -count=1 -timeout 15m
 
 .DEFAULT_GOAL := build
-.PHONY: help build demo test lint install uninstall docker clean
+.PHONY: help build demo test bench lint install uninstall docker clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -43,8 +43,21 @@ test: ## install what is missing, check, and run all tests, Docker's too
 	GORACE=atexit_sleep_ms=0 MAPFS_RACE=1 $(GOTEST) \
 		-skip '^Test(Docker|Demo|Lab|Manual|Screen|Statements|VerbsManual|GoBuild|Gigabyte|Walk)' ./integration -kills=10
 
+# The peers' modules are bench/'s own. A quick run, or one with flags for the
+# benchmark in BENCH, leaves docs/performance.md alone.
+bench: ## install the peers, compare, rewrite docs/performance.md (QUICK=1: to bin/bench)
+	@integration/setup.sh bench
+	@$(MAKE) --no-print-directory build
+	cd bench && go vet ./... && go test ./... && go build -o ../bin/bench/bench .
+ifneq ($(QUICK)$(BENCH),)
+	cd bench && ../bin/bench/bench $(if $(QUICK),-quick) $(if $(BENCH),$(BENCH),-out ../bin/bench/quick.md)
+else
+	cd bench && ../bin/bench/bench -out ../docs/performance.md
+	cd bench && ../bin/bench/bench -out ../docs/performance.md counts
+endif
+
 lint: ## gofmt, go vet, staticcheck
-	@unformatted=$$(gofmt -l client cmd docs fs integration mapping); \
+	@unformatted=$$(gofmt -l bench client cmd docs fs integration mapping); \
 		if [ "$$unformatted" ]; then echo "not gofmt'ed:"; echo "$$unformatted"; exit 1; fi
 	go vet ./...
 	go tool staticcheck ./...

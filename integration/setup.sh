@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the Debian packages that a make target needs and the machine lacks.
 #
-# usage: integration/setup.sh TARGET      install what TARGET (build, demo, test) needs
+# usage: integration/setup.sh TARGET      install what TARGET (build, demo, test, bench) needs
 #        integration/setup.sh -l TARGET   list the programs among it, joined by commas
 #
 # It is the one place that knows package names. A package counts as installed
@@ -18,6 +18,12 @@ git:git lmdb-utils:mdb_load rsync:rsync sqlite3:sqlite3 tar:tar
 gcc:gcc libc6-dev:/usr/include/stdio.h
 mandoc:mandoc strace:strace tmux:tmux util-linux:mount"
 
+# The last line is what it takes to build libfuse's example passthrough_hp.
+bench_needs="$mount_needs
+bindfs:bindfs fio:fio strace:strace
+git:git sqlite3:sqlite3 tar:tar
+g++:g++ libfuse3-dev:/usr/include/fuse3/fuse_lowlevel.h xz-utils:xz"
+
 # mkfs and mount helpers are not in every user's PATH.
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -30,9 +36,10 @@ case ${1-} in
 build) needs= ;;
 demo) needs=$mount_needs ;;
 test) needs=$test_needs ;;
+bench) needs=$bench_needs ;;
 docker) needs='docker.io:dockerd debootstrap:debootstrap' ;;
 *)
-	echo "usage: $0 [-l] build|demo|test|docker" >&2
+	echo "usage: $0 [-l] build|demo|test|bench|docker" >&2
 	exit 2
 	;;
 esac
