@@ -174,7 +174,7 @@ func (r *report) ratios(p printer, ground string) {
 	}
 	if ground == onTmpfs {
 		p("\n%d of %d goals are met. \"Reached\" is the speed in parts of what the goal names; a verdict is within noise "+
-			"when single rounds lie on the other side of the goal than their median.", metN, goalN)
+			"when a single round of one, against the median of the other, lies on the other side of the goal.", metN, goalN)
 	}
 }
 

@@ -49,8 +49,9 @@ const (
 	noiseAbout verdict = ", within noise"
 )
 
-// judge compares s with goal times base. Where single rounds of s lie on the other
-// side of the line than their median, the verdict says that noise could turn it.
+// judge compares s with goal times base. Where a single round of either against the
+// other's median lies on the other side of the line, the verdict says that noise could
+// turn it.
 func judge(s, base sample, goal float64, inSeconds bool) verdict {
 	got := s.ratio(base, inSeconds)
 	if got == 0 || goal == 0 {
@@ -60,10 +61,10 @@ func judge(s, base sample, goal float64, inSeconds bool) verdict {
 	if got >= goal {
 		v = met
 	}
-	for _, value := range s {
-		if (ratio(value, base.median(), inSeconds) >= goal) != (v == met) {
-			return v + noiseAbout
-		}
+	turned := func(value, base float64) bool { return (ratio(value, base, inSeconds) >= goal) != (v == met) }
+	if slices.ContainsFunc(s, func(value float64) bool { return turned(value, base.median()) }) ||
+		slices.ContainsFunc(base, func(value float64) bool { return turned(s.median(), value) }) {
+		return v + noiseAbout
 	}
 	return v
 }

@@ -34,20 +34,22 @@ func TestRatio(t *testing.T) {
 }
 
 func TestJudge(t *testing.T) {
-	base := sample{100, 100, 100}
+	steady := sample{100, 100, 100}
 	for _, test := range []struct {
-		s    sample
-		goal float64
-		want verdict
+		s, base sample
+		goal    float64
+		want    verdict
 	}{
-		{sample{130, 140, 150}, 1.2, met},
-		{sample{110, 140, 150}, 1.2, met + noiseAbout},
-		{sample{90, 100, 110}, 1.2, notMet},
-		{sample{90, 100, 130}, 1.2, notMet + noiseAbout},
-		{nil, 1.2, noVerdict},
+		{sample{130, 140, 150}, steady, 1.2, met},
+		{sample{110, 140, 150}, steady, 1.2, met + noiseAbout},
+		{sample{90, 100, 110}, steady, 1.2, notMet},
+		{sample{90, 100, 130}, steady, 1.2, notMet + noiseAbout},
+		{sample{140, 140, 140}, sample{90, 100, 130}, 1.2, met + noiseAbout},
+		{sample{110, 110, 110}, sample{90, 100, 130}, 1.2, notMet + noiseAbout},
+		{nil, steady, 1.2, noVerdict},
 	} {
-		if got := judge(test.s, base, test.goal, false); got != test.want {
-			t.Errorf("%v, goal %v: got %q, want %q", test.s, test.goal, got, test.want)
+		if got := judge(test.s, test.base, test.goal, false); got != test.want {
+			t.Errorf("%v against %v, goal %v: got %q, want %q", test.s, test.base, test.goal, got, test.want)
 		}
 	}
 }
