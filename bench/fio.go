@@ -102,10 +102,16 @@ func dataJobs(s *sizes) []*job {
 		cell: cell{id: "write-fsync", title: "random write 4 KiB + fsync", unit: "/s", goals: want(1.5, bindfs)},
 		kind: fioWrite, file: "rw", args: append([]string{"--rw=randwrite", "--bs=4k", "--fsync=1", sizeArg(s.random)}, timed...),
 	}, job{ext4: true})
+	mapped := []string{"--ioengine=mmap", "--bs=4k", sizeArg(s.random), "--runtime=" + s.runtime}
 	add(fioJob{
 		cell: cell{id: "mmap-read", title: "client mmap, random read 4 KiB", unit: "/s", goals: want(1.0, bindfs)},
-		kind: fioRead, file: "data", cold: true,
-		args: []string{"--ioengine=mmap", "--rw=randread", "--bs=4k", sizeArg(s.random)},
+		kind: fioRead, file: "data", cold: true, args: append([]string{"--rw=randread"}, mapped...),
+	}, job{ext4: true})
+	add(fioJob{
+		cell: cell{id: "mmap-write", title: "client mmap, random store 4 KiB, then fsync", unit: "/s"},
+		// Until the kernel writes them back the stores are in the client's memory only, so
+		// the time of end_fsync, which fio counts, belongs to them.
+		kind: fioWrite, file: "rw", cold: true, args: append([]string{"--rw=randwrite", "--end_fsync=1"}, mapped...),
 	}, job{ext4: true})
 	return list
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -115,34 +116,15 @@ func makeHP(ctx context.Context, src, bin string) (string, error) {
 // only leaves the peers in the list; native is always among them, because ratios
 // need it.
 func (c *cast) only(list []string) error {
-	var kept []*peer
-	for _, p := range c.peers {
-		if p.name == native {
-			kept = append(kept, p)
-			continue
-		}
-		for _, name := range list {
-			if name == p.name {
-				kept = append(kept, p)
-			}
-		}
-	}
 	for _, name := range list {
-		if !contains(c.names(), name) {
+		if !slices.Contains(c.names(), name) {
 			return fmt.Errorf("no peer %q; there are %q", name, c.names())
 		}
 	}
-	c.peers = kept
+	c.peers = slices.DeleteFunc(c.peers, func(p *peer) bool {
+		return p.name != native && !slices.Contains(list, p.name)
+	})
 	return nil
-}
-
-func contains(list []string, s string) bool {
-	for _, e := range list {
-		if e == s {
-			return true
-		}
-	}
-	return false
 }
 
 // moduleVersion returns the version of a module that the peers are built with.

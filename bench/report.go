@@ -7,6 +7,7 @@ import (
 	"os"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 )
@@ -202,7 +203,7 @@ func (r *report) judge(ground string, c cell, g goal) (text string, got float64,
 // against prints mapfs's speed in parts of each peer's.
 func (r *report) against(p printer) {
 	columns := r.columns(onTmpfs)
-	if !contains(columns, mapfs) || len(columns) < 2 {
+	if !slices.Contains(columns, mapfs) || len(columns) < 2 {
 		return
 	}
 	p("\n### mapfs against each, on tmpfs\n")

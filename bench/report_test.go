@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/xml"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -45,7 +46,7 @@ func TestJobs(t *testing.T) {
 				t.Errorf("job %q lacks something", j.name)
 			}
 			for _, name := range j.peers {
-				if !contains(known, name) {
+				if !slices.Contains(known, name) {
 					t.Errorf("job %q: no peer %q", j.name, name)
 				}
 			}
@@ -55,7 +56,7 @@ func TestJobs(t *testing.T) {
 				}
 				seen[c.id] = true
 				for _, g := range c.goals {
-					if !contains(known, g.subject) || !contains(known, g.base) || g.factor <= 0 {
+					if !slices.Contains(known, g.subject) || !slices.Contains(known, g.base) || g.factor <= 0 {
 						t.Errorf("cell %q: goal %+v", c.id, g)
 					}
 				}

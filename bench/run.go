@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -116,7 +117,7 @@ func (j *job) takesPart(p *peer) bool {
 	if j.peers == nil {
 		return p.name != writeback
 	}
-	return contains(j.peers, p.name)
+	return slices.Contains(j.peers, p.name)
 }
 
 // once runs the job once on one peer and keeps what it gives.

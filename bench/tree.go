@@ -55,8 +55,10 @@ func runTree(ctx context.Context, t *target) (result, error) {
 		start := time.Now()
 		_, err := runClient(ctx, nil, step.argv[0], step.argv[1:]...)
 		took := time.Since(start).Seconds()
-		if code, ok := exitCode(err); !ok || code != step.exit {
+		if code, ok := exitCode(err); !ok {
 			return result{}, err
+		} else if code != step.exit {
+			return result{}, fmt.Errorf("%s ends with %d instead of %d: %v", step.argv[0], code, step.exit, err)
 		}
 		if step.id != "" {
 			r.values[step.id] = sample{took}
