@@ -128,7 +128,8 @@ func (o *options) run(ctx context.Context, stdout, stderr io.Writer) (err error)
 	case o.peers != "":
 		err = c.only(strings.Split(o.peers, ","))
 	case o.counts:
-		err = c.only([]string{mapfs})
+		// bindfs shows what a daemon without a runtime needs; most goals name it.
+		err = c.only(slices.DeleteFunc([]string{mapfs, bindfs}, func(name string) bool { return !slices.Contains(c.names(), name) }))
 	}
 	if err != nil {
 		return err

@@ -10,15 +10,15 @@ import (
 )
 
 // repeatClient prepares operations of one kind, says "ready", does n of them when told
-// to, says "done", and cleans up when its input ends: between the two words the daemon
-// works for nothing else.
-func repeatClient(args []string) (err error) {
-	kind, own, shared, n := args[0], args[1], args[2], number(args[3])
-	if err := os.Mkdir(own, 0o755); err != nil {
+// to, says "done", and ends when its input does: between the two words the daemon
+// works for nothing else. What it makes it leaves to whoever removes the backing
+// directory: some peers hide a file that is removed while open, and keep its directory.
+func repeatClient(args []string) error {
+	kind, shared, n := args[0], args[2], number(args[3])
+	own, err := os.MkdirTemp(args[1], kind)
+	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(own)) }()
-
 	operations, err := prepareOperations(kind, own, shared, n)
 	if err != nil {
 		return err
