@@ -357,18 +357,28 @@ func (w *worker) fsync(r *fuse.FsyncRequest) error {
 	if h == nil || r.Dir != (h.dir != nil) {
 		return syscall.EBADF
 	}
-	w.s.workers.willWait()
-	dataOnly := r.Flags&fsyncDataOnly != 0
-	if h.dir != nil {
-		if err := unix.Fsync(h.dir.fd); err != nil {
-			return os.NewSyscallError("fsync", err)
-		}
-		return w.ok()
+	if w.s.slowSync.Load() {
+		w.s.workers.willWait()
 	}
-	if err := h.file.Sync(&h.failures, dataOnly); err != nil {
+	start := time.Now()
+	err := h.fsync(r.Flags&fsyncDataOnly != 0)
+	w.s.slowSync.Store(time.Since(start) > slowSync)
+	if err != nil {
 		return err
 	}
 	return w.ok()
+}
+
+// slowSync is how long a write-back takes that others should not wait for: some
+// times what it costs to start another worker.
+const slowSync = 100 * time.Microsecond
+
+// fsync writes back what h has open.
+func (h *handle) fsync(dataOnly bool) error {
+	if h.dir != nil {
+		return os.NewSyscallError("fsync", unix.Fsync(h.dir.fd))
+	}
+	return h.file.Sync(&h.failures, dataOnly)
 }
 
 func (w *worker) fallocate(r *fuse.FAllocateRequest) error {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"bazil.org/fuse"
@@ -38,6 +39,8 @@ type Session struct {
 	renameMu sync.RWMutex
 
 	workers workers
+	// slowSync says that the last fsync of a client took long.
+	slowSync atomic.Bool
 	flusher sync.WaitGroup
 	done    chan struct{} // closed when the session has ended
 }

@@ -16,8 +16,8 @@ import (
 // are warm, and no request pays for starting another. So a second one starts only
 // when the first is held up:
 //
-//   - a request that is known to wait (fsync, a reader of events) calls for a
-//     replacement before it does;
+//   - a request that is known to wait (a reader of events, an fsync where the last
+//     one took long) calls for a replacement before it does;
 //   - the lookout sees that every worker has been in the same request for a
 //     tick;
 //   - the lookout sees that there was no idle worker for many ticks, and there
@@ -39,6 +39,8 @@ type workers struct {
 	running atomic.Int32  // all workers
 	begun   atomic.Uint64 // requests so far
 
+	// ticks counts the lookout's looks.
+	ticks atomic.Uint32
 	// The lookout sleeps while there are no requests.
 	asleep atomic.Bool
 	rouse  chan struct{}
@@ -47,11 +49,15 @@ type workers struct {
 
 const (
 	// lookoutTick is how often the lookout looks, and so how long a request can
-	// keep others waiting.
-	lookoutTick = time.Millisecond
+	// keep others waiting: the shorter time for as many looks as lookoutAlarm says
+	// after a request did. A look wakes a thread, and what answers requests pays
+	// for that.
+	lookoutTick      = 5 * time.Millisecond
+	lookoutTickAlarm = time.Millisecond
+	lookoutAlarm     = 1000
 	// lookoutPatience is how many ticks without a request send the lookout to
 	// sleep; lookoutBusy is how many without an idle worker call for one more.
-	lookoutPatience = 50
+	lookoutPatience = 20
 	lookoutBusy     = 20
 )
 
@@ -115,6 +121,7 @@ func (p *workers) work() {
 	defer p.running.Add(-1)
 	w := &worker{s: p.s}
 	w.dev = p.s.dev
+	var tick uint32
 	for {
 		request, err := p.s.conn.ReadRequest()
 		p.idle.Add(-1)
@@ -125,6 +132,14 @@ func (p *workers) work() {
 				p.wake()
 			}
 			w.answer(request)
+			if now := p.ticks.Load(); now != tick {
+				// A goroutine that leaves the processor by system calls only
+				// looks to Go's scheduler as if it never did. After 10 ms it
+				// would be interrupted and lose its slot, and the runtime's
+				// monitor would look around every 20 us from then on.
+				tick = now
+				runtime.Gosched()
+			}
 		case errors.Is(err, io.EOF):
 			p.end()
 			return
@@ -176,21 +191,27 @@ func (p *workers) lookout() {
 	tick := time.NewTimer(lookoutTick)
 	defer tick.Stop()
 	most := int32(max(runtime.NumCPU()/2, 1))
-	quiet, busy := 0, 0
+	quiet, busy, alarm := 0, 0, 0
 	for {
 		before := p.begun.Load()
-		tick.Reset(lookoutTick)
+		if alarm > 0 {
+			alarm--
+			tick.Reset(lookoutTickAlarm)
+		} else {
+			tick.Reset(lookoutTick)
+		}
 		select {
 		case <-p.stop:
 			return
 		case <-tick.C:
 		}
+		p.ticks.Add(1)
 		idle, progress := p.idle.Load(), p.begun.Load() != before
 		switch {
 		case idle > 0 && !progress:
 			quiet++
 		case idle == 0 && !progress:
-			quiet = 0
+			quiet, alarm = 0, lookoutAlarm
 			p.start() // all are held up
 		default:
 			quiet = 0
