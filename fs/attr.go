@@ -104,13 +104,14 @@ func (w *worker) setattr(r *fuse.SetattrRequest) error {
 	const inode = fuse.SetattrMode | fuse.SetattrUid | fuse.SetattrGid |
 		fuse.SetattrAtime | fuse.SetattrMtime | fuse.SetattrAtimeNow | fuse.SetattrMtimeNow
 	if r.Valid&inode != 0 {
-		n.privileges.Store(0)
+		n.knows(noCapabilities|noSetID, false)
 		if err := w.s.withInode(n, &st, func(path string) error { return setInode(path, r) }); err != nil {
 			return err
 		}
-		if r.Valid.Mtime() || r.Valid.MtimeNow() {
-			w.s.timesSet(n)
+		if r.Valid.Mode() {
+			n.knows(program, unixMode(r.Mode)&0o111 != 0)
 		}
+		w.s.inodeSet(n, r.Valid.Mtime() || r.Valid.MtimeNow())
 	}
 	if err := w.s.stat(n, &st); err != nil {
 		return err
@@ -118,10 +119,14 @@ func (w *worker) setattr(r *fuse.SetattrRequest) error {
 	return w.sendAttr(n, &st)
 }
 
-// timesSet makes a file's times those of its inode, whatever was stored before.
-func (s *Session) timesSet(n *node) {
+// inodeSet tells the engine that a client has changed a file's inode. times: its times
+// are those of the inode from now on, whatever was stored before.
+func (s *Session) inodeSet(n *node, times bool) {
 	if f := s.files.Find(n.key); f != nil {
-		f.TimesSet()
+		if times {
+			f.TimesSet()
+		}
+		f.Changed()
 		f.Unref()
 	}
 }
@@ -198,7 +203,7 @@ func (s *Session) truncate(n *node, r *fuse.SetattrRequest) error {
 	if r.Size > 1<<63-1 {
 		return syscall.EFBIG
 	}
-	f, err := s.acquire(n, accessWrite)
+	f, err := s.acquire(n, accessWrite, nil)
 	if err != nil {
 		return err
 	}

@@ -80,7 +80,7 @@ type memoryHandle struct {
 }
 
 func (h *memoryHandle) read(w *worker, off int64, size int) ([]byte, error) {
-	f, err := w.s.acquire(h.target, accessRead)
+	f, err := w.s.acquire(h.target, accessRead, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 // answer too, which the kernel keeps for a while.
 func (w *worker) lookup(r *fuse.LookupRequest) error {
 	if r.Node == fuse.RootID && r.Name == w.s.control.name && r.Name != "" {
+		w.s.files.MapNow() // what is read has a mapping to look at
 		return w.sendControl(w.s.lookControl(controlKey{kind: controlRoot}, false))
 	}
 	p, err := w.s.entry(r.Node, r.Name)

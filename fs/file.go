@@ -21,7 +21,10 @@ const (
 
 // acquire returns the file that serves n, with a reference. It is opened from
 // one of n's names unless it is open already.
-func (s *Session) acquire(n *node, want accessMode) (*mapping.File, error) {
+//
+// If looked is not nil, and nobody else has the file open, it gets what stat(2) says
+// of the file; else its link count stays 0.
+func (s *Session) acquire(n *node, want accessMode, looked *unix.Stat_t) (*mapping.File, error) {
 	if f := n.openFile(); f != nil && f.Ref() {
 		if want == accessRead || f.Writable() {
 			return f, nil
@@ -30,27 +33,73 @@ func (s *Session) acquire(n *node, want accessMode) (*mapping.File, error) {
 		return s.upgrade(n, f)
 	}
 	var st unix.Stat_t
+	if looked == nil {
+		looked = &st
+	}
+	if !s.files.Has(n.key) {
+		if f := s.acquireNew(n, want, looked); f != nil {
+			return f, nil
+		}
+	}
 	p, err := s.locate(n, &st)
 	if err != nil {
 		return s.acquireLast(n, want)
 	}
 	defer s.leave(p)
 	if f := s.files.Get(&st, want == accessWrite); f != nil {
+		*looked = st
 		return f, nil
 	}
+	f, err := s.openAt(n, p, want, st.Mode&0o111 != 0, &st)
+	if errnoOf(err) == syscall.ESTALE {
+		// Replaced between the look and the open.
+		return s.acquireLast(n, want)
+	}
+	return f, err
+}
+
+// acquireNew is acquire where all is as it was when n was looked up: its newest name
+// is opened without another look. It returns nil if anything is in the way.
+func (s *Session) acquireNew(n *node, want accessMode, looked *unix.Stat_t) *mapping.File {
+	l, ok := n.linkAt(0)
+	if !ok || n.kind != modeRegular {
+		return nil
+	}
+	p, err := s.entry(l.dir, l.name)
+	if err != nil {
+		return nil
+	}
+	defer s.leave(p)
+	isProgram := n.known.Load()&program != 0
+	var st unix.Stat_t
+	f, err := s.openAt(n, p, want, isProgram, &st)
+	if err != nil {
+		return nil
+	}
+	if is := st.Mode&0o111 != 0; is != isProgram {
+		n.knows(program, is)
+		if want == accessRead {
+			f.Release(false) // opened in the wrong way
+			return nil
+		}
+	}
+	*looked = st
+	return f
+}
+
+// openAt opens n at p and gives it to the engine. st gets what fstat(2) says. If it is
+// another file by now the answer is ESTALE.
+func (s *Session) openAt(n *node, p place, want accessMode, isProgram bool, st *unix.Stat_t) (*mapping.File, error) {
 	const follow = false
-	fd, readable, writable, err := s.openBacking(p.dir.fd, p.name, follow, want, st.Mode)
+	fd, readable, writable, err := s.openBacking(p.dir.fd, p.name, follow, want, isProgram)
 	if err != nil {
 		return nil, err
 	}
-	if f, err := s.adopt(n, fd, readable, writable); errnoOf(err) != syscall.ESTALE {
-		if err == nil && want == accessWrite && st.Dev != s.devices.root {
-			s.devices.written(st.Dev, p.dir.fd)
-		}
-		return f, err
+	f, err := s.adopt(n, fd, readable, writable, st)
+	if err == nil && want == accessWrite && st.Dev != s.devices.root {
+		s.devices.written(st.Dev, p.dir.fd)
 	}
-	// Replaced between the look and the open.
-	return s.acquireLast(n, want)
+	return f, err
 }
 
 // acquireLast is acquire for an inode that has lost its last name through the
@@ -65,11 +114,11 @@ func (s *Session) acquireLast(n *node, want accessMode) (f *mapping.File, err er
 			return nil
 		}
 		const follow = true
-		fd, readable, writable, err := s.openBacking(unix.AT_FDCWD, procPath(last), follow, want, st.Mode)
+		fd, readable, writable, err := s.openBacking(unix.AT_FDCWD, procPath(last), follow, want, st.Mode&0o111 != 0)
 		if err != nil {
 			return err
 		}
-		f, err = s.adopt(n, fd, readable, writable)
+		f, err = s.adopt(n, fd, readable, writable, &st)
 		return err
 	})
 	return f, err
@@ -86,19 +135,19 @@ func (s *Session) upgrade(n *node, f *mapping.File) (*mapping.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.adopt(n, again, true, true)
+	var st unix.Stat_t
+	return s.adopt(n, again, true, true, &st)
 }
 
-// adopt gives fd, which was opened as n, to the engine. If it is another file by
-// now, nothing of it is touched and the answer is ESTALE: the kernel then looks
-// the name up again.
-func (s *Session) adopt(n *node, fd int, readable, writable bool) (*mapping.File, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil || !n.is(&st) {
+// adopt gives fd, which was opened as n, to the engine. st gets what fstat(2) says. If
+// it is another file by now, nothing of it is touched and the answer is ESTALE: the
+// kernel then looks the name up again.
+func (s *Session) adopt(n *node, fd int, readable, writable bool, st *unix.Stat_t) (*mapping.File, error) {
+	if err := unix.Fstat(fd, st); err != nil || !n.is(st) {
 		unix.Close(fd)
 		return nil, syscall.ESTALE
 	}
-	f, err := s.files.Open(fd, &st, readable, writable)
+	f, err := s.files.Open(fd, st, readable, writable)
 	if err == nil && f.Name() == "" {
 		f.SetName(s.pathOf(n))
 	}
@@ -110,7 +159,7 @@ func (s *Session) adopt(n *node, fd int, readable, writable bool) (*mapping.File
 // would otherwise map a copy that later writes do not reach. Programs are the
 // exception, because nobody can run a file that somebody holds open for writing.
 // follow is for the name of a descriptor under /proc, which is a link.
-func (s *Session) openBacking(dirfd int, name string, follow bool, want accessMode, mode uint32) (fd int, readable, writable bool, err error) {
+func (s *Session) openBacking(dirfd int, name string, follow bool, want accessMode, isProgram bool) (fd int, readable, writable bool, err error) {
 	flags := unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC
 	if !follow {
 		flags |= unix.O_NOFOLLOW
@@ -119,7 +168,7 @@ func (s *Session) openBacking(dirfd int, name string, follow bool, want accessMo
 		fd, err = unix.Openat(dirfd, name, access|flags, 0)
 		return err
 	}
-	if want == accessRead && (s.opts.ReadOnly || mode&0o111 != 0) {
+	if want == accessRead && (s.opts.ReadOnly || isProgram) {
 		return fd, true, false, os.NewSyscallError("openat", open(unix.O_RDONLY))
 	}
 	if open(unix.O_RDWR) == nil {
@@ -153,7 +202,8 @@ func (w *worker) open(r *fuse.OpenRequest) error {
 	if n.kind != modeRegular {
 		return syscall.ENXIO // the kernel opens everything else itself
 	}
-	f, err := w.s.acquire(n, wantOf(r.Flags))
+	var st unix.Stat_t
+	f, err := w.s.acquire(n, wantOf(r.Flags), &st)
 	if err != nil {
 		return err
 	}
@@ -163,8 +213,9 @@ func (w *worker) open(r *fuse.OpenRequest) error {
 			return err
 		}
 		n.changed()
+		st.Nlink = 0 // says nothing any more
 	}
-	out, err := w.s.newHandle(n, f, r.Flags, r.Pid)
+	out, err := w.s.newHandle(n, f, r.Flags, r.Pid, &st)
 	if err != nil {
 		f.Release(true)
 		return err
@@ -173,17 +224,19 @@ func (w *worker) open(r *fuse.OpenRequest) error {
 }
 
 // newHandle makes a handle of an open file, which takes over the reference, for
-// the process pid.
-func (s *Session) newHandle(n *node, f *mapping.File, flags fuse.OpenFlags, pid uint32) (openOut, error) {
-	var st unix.Stat_t
-	if err := f.Stat(&st); err != nil {
-		return openOut{}, err
+// the process pid. st is what stat(2) said of a file that nobody else has open, or its
+// link count is 0.
+func (s *Session) newHandle(n *node, f *mapping.File, flags fuse.OpenFlags, pid uint32, st *unix.Stat_t) (openOut, error) {
+	if st.Nlink == 0 || f.Mode() != mapping.Shared {
+		if err := f.Stat(st); err != nil {
+			return openOut{}, err
+		}
 	}
 	if wantOf(flags) == accessWrite {
-		n.privileges.Store(0)
+		n.knows(noCapabilities|noSetID, false)
 	}
 	var out openOut
-	if n.opened(f, &st) {
+	if n.opened(f, st) {
 		out.OpenFlags |= uint32(fuse.OpenKeepCache)
 	}
 	if f.Name() == "" {
@@ -228,7 +281,7 @@ func (w *worker) create(r *fuse.CreateRequest) error {
 	}
 	var out createOut
 	n := w.s.fillEntry(&out.Entry, &st, link{r.Node, r.Name})
-	if out.Open, err = w.s.newHandle(n, f, r.Flags, r.Pid); err != nil {
+	if out.Open, err = w.s.newHandle(n, f, r.Flags, r.Pid, &st); err != nil {
 		f.Release(false)
 		w.s.forget(n.id, 1)
 		return err
@@ -263,10 +316,7 @@ func (w *worker) write(r *fuse.WriteRequest) error {
 	if err != nil {
 		return err
 	}
-	if !h.wrote.Load() {
-		h.wrote.Store(true)
-		h.node.changed()
-	}
+	h.node.changed()
 	out := writeOut{Size: uint32(n)}
 	return w.send(bytesOf(&out))
 }
@@ -290,13 +340,6 @@ func (s *Session) store(h *handle, r *fuse.WriteRequest) (int, error) {
 	return n, err
 }
 
-// Which of a file's privileges are known to be gone; they are looked for again
-// after whatever could bring them back.
-const (
-	noCapabilities uint32 = 1 << iota
-	noSetID
-)
-
 // dropPrivileges makes sure that a written file is no privileged program any
 // more. It costs system calls only once between changes of mode.
 func (s *Session) dropPrivileges(h *handle, kill bool) error {
@@ -304,7 +347,7 @@ func (s *Session) dropPrivileges(h *handle, kill bool) error {
 	if kill {
 		need |= noSetID
 	}
-	if h.node.privileges.Load()&need == need {
+	if h.node.known.Load()&need == need {
 		return nil
 	}
 	changed, err := dropSetID(h.file, kill)
@@ -314,24 +357,8 @@ func (s *Session) dropPrivileges(h *handle, kill bool) error {
 	if changed {
 		s.attributesChanged(h.node)
 	}
-	h.node.privileges.Or(need)
+	h.node.knows(need, true)
 	return nil
-}
-
-// flush comes with every close(2) of a client.
-func (w *worker) flush(r *fuse.FlushRequest) error {
-	h := w.s.handles.get(r.Handle)
-	if h == nil || h.file == nil {
-		return syscall.EBADF
-	}
-	if h.wrote.Swap(false) {
-		// Puts the time of the last store where others see it.
-		var st unix.Stat_t
-		if err := h.file.Stat(&st); err != nil {
-			return err
-		}
-	}
-	return w.ok()
 }
 
 func (w *worker) release(r *fuse.ReleaseRequest) error {
@@ -397,7 +424,6 @@ func (w *worker) fallocate(r *fuse.FAllocateRequest) error {
 	if err := h.file.Allocate(uint32(r.Mode), int64(r.Offset), int64(r.Length)); err != nil {
 		return err
 	}
-	h.wrote.Store(true)
 	h.node.changed()
 	return w.ok()
 }

@@ -2,7 +2,6 @@ package fs
 
 import (
 	"sync"
-	"sync/atomic"
 
 	"bazil.org/fuse"
 	"golang.org/x/sys/unix"
@@ -24,8 +23,6 @@ type handle struct {
 	// failures is the count of failed write-backs this handle has been told of.
 	// The file's Sync guards it.
 	failures uint64
-	// wrote says that the handle changed the file since the last flush.
-	wrote atomic.Bool
 }
 
 // close gives up what a handle of a directory or of the control tree holds; nil

@@ -24,9 +24,8 @@ type node struct {
 	// It is guarded by the table.
 	lookups uint64
 
-	// privileges says what is known to be gone of what makes a program
-	// privileged.
-	privileges atomic.Uint32
+	// known holds what is known of the inode and need not be asked again.
+	known atomic.Uint32
 
 	mu sync.Mutex
 	// newest is the name the node was seen under last. It may be wrong by now:
@@ -60,6 +59,28 @@ func (n *node) rareLocked() *rareState {
 		n.rare = &rareState{last: -1}
 	}
 	return n.rare
+}
+
+// What node.known can hold.
+const (
+	// noCapabilities and noSetID: the inode has none of what makes a program
+	// privileged. They are looked for again after whatever could bring them back.
+	noCapabilities uint32 = 1 << iota
+	noSetID
+	// program: somebody could run the file when its name was looked up last.
+	program
+)
+
+// knows notes whether the given facts are so.
+func (n *node) knows(facts uint32, so bool) {
+	switch {
+	case !so:
+		if n.known.Load()&facts != 0 {
+			n.known.And(^facts)
+		}
+	case n.known.Load()&facts != facts:
+		n.known.Or(facts)
+	}
 }
 
 // link is a name in a directory. The directory is named by number: a number is
@@ -230,6 +251,7 @@ func (t *nodeTable) look(st *unix.Stat_t, l link) *node {
 	}
 	n.lookups++
 	t.mu.Unlock()
+	n.knows(program, st.Mode&0o111 != 0)
 	if n.id != fuse.RootID {
 		n.addLink(l)
 	}

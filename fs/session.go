@@ -41,8 +41,8 @@ type Session struct {
 	workers workers
 	// slowSync says that the last fsync of a client took long.
 	slowSync atomic.Bool
-	flusher sync.WaitGroup
-	done    chan struct{} // closed when the session has ended
+	flusher  sync.WaitGroup
+	done     chan struct{} // closed when the session has ended
 }
 
 // Mount mounts opts.Backing on opts.Mountpoint. When it returns the mount is in
@@ -68,7 +68,7 @@ func Mount(opts Options) (*Session, error) {
 		return nil, err
 	}
 	s.files = mapping.NewTable(mapping.Config{
-		MaxMappings: opts.MaxMappings, Mode: opts.Mode, DirtyLimit: opts.DirtyLimit, Log: s.log, Observer: s.control.events,
+		MaxMappings: opts.MaxMappings, MapLate: true, Mode: opts.Mode, DirtyLimit: opts.DirtyLimit, Log: s.log, Observer: s.control.events,
 	})
 	s.control.metrics = newMetrics(s)
 	s.notify.start(s.conn, s.log)

@@ -191,7 +191,7 @@ func (w *worker) setxattr(r *fuse.SetxattrRequest) error {
 	if err != nil {
 		return err
 	}
-	n.privileges.Store(0)
+	n.knows(noCapabilities|noSetID, false)
 	if strings.HasPrefix(r.Name, aclPrefix) {
 		w.s.attributesChanged(n) // an access control list sets the mode
 	}

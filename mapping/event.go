@@ -63,6 +63,11 @@ func (silent) Observe(Event) {}
 
 // observe tells the table's observer of an event of f.
 func (f *File) observe(e Event) {
+	switch e.Kind {
+	case EventRead, EventOpen, EventClose, EventMap, EventUnmap, EventEvict:
+	default:
+		f.changed()
+	}
 	e.File, e.Name = f.id, f.Name()
 	f.table.observer.Observe(e)
 }

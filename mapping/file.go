@@ -52,6 +52,10 @@ type File struct {
 	// used is set by every use of the mapping and cleared by the evictor that
 	// passes by (the second chance of a clock).
 	used atomic.Bool
+	// readLate says that bytes were read which a mapping would have been made for.
+	readLate atomic.Bool
+	// unlike says that the inode may not look as last has it.
+	unlike atomic.Bool
 	// mtime is the time, in nanoseconds since 1970, of the newest store that
 	// the kernel may not have put into the inode; 0 if none. A store into a
 	// page that is dirty already changes no time stamps.

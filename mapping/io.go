@@ -31,6 +31,11 @@ func (f *File) ReadTo(out Outlet, off int64, n int) (sent bool, err error) {
 	if !ok {
 		return false, os.NewSyscallError("read", syscall.EINVAL)
 	}
+	if f.readsLate(g) {
+		if sent, done, err := f.sendLate(out, g); done {
+			return sent, err
+		}
+	}
 	mem := f.rlock(min(g.End, f.size.Load()), forReading)
 	defer f.mu.RUnlock()
 	size := f.size.Load()

@@ -52,6 +52,7 @@ const (
 type chunk struct {
 	index int64 // of the first page, divided by pagesPerChunk
 	words [wordsPerChunk]atomic.Uint32
+	seen  seenPages
 	// unsynced is set after a page of the chunk became unsynced and before the
 	// change is acknowledged, and cleared by the Sync that finds none, so a Sync
 	// can pass over clean chunks.
@@ -65,6 +66,7 @@ type chunk struct {
 // Lookups are safe at any time. The zero value is an empty record.
 type pageRecord struct {
 	last atomic.Pointer[chunk] // the chunk used last
+	seen atomic.Uint32         // of the first pages; see seenPages
 
 	mu     sync.RWMutex
 	chunks map[int64]*chunk

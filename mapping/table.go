@@ -36,6 +36,10 @@ type Config struct {
 	// together: a writer that would exceed it waits while staged files are written
 	// back. 0 is a quarter of the memory.
 	DirtyLimit int64
+	// MapLate puts off mapping a file until that pays: small reads are served by
+	// pread(2) the first time, until [Table.MapNow] is called. What only few bytes are
+	// read of, once, then costs no mmap(2), no page fault and no munmap(2).
+	MapLate bool
 	// Log gets what no caller can be told; slog.Default if nil.
 	Log *slog.Logger
 	// Observer is told what happens to the files; nobody if nil.
@@ -63,6 +67,7 @@ type Table struct {
 
 	mappings    atomic.Int64 // live or reserved mappings
 	mappedBytes atomic.Int64
+	late        atomic.Bool // Config.MapLate, until MapNow
 	vmwriteOff  atomic.Bool // process_vm_writev(2) to oneself is refused here
 	warnOnce    sync.Once
 
@@ -78,10 +83,13 @@ type Table struct {
 	done chan struct{}
 }
 
-// lastUse is how a file was left by the last who had it open.
+// lastUse is how a file was left by the last who had it open, or how it was when it
+// was opened.
 type lastUse struct {
 	at   time.Time
 	keep bool // it may stay mapped for a while
+	// program: somebody may run it.
+	program bool
 	// linked says that the inode had a name, and born when it was made: for
 	// who remembers what it leaves unsynced.
 	linked bool
@@ -92,7 +100,10 @@ type lastUse struct {
 }
 
 // looks notes what the inode looks like.
-func (u *lastUse) looks(st *unix.Stat_t) { u.size, u.mtime, u.ctime = st.Size, st.Mtim, st.Ctim }
+func (u *lastUse) looks(st *unix.Stat_t) {
+	u.size, u.mtime, u.ctime = st.Size, st.Mtim, st.Ctim
+	u.linked, u.program = st.Nlink > 0, st.Mode&0o111 != 0
+}
 
 // changed reports whether the inode looks different now.
 func (u *lastUse) changed(st *unix.Stat_t) bool {
@@ -129,6 +140,7 @@ func newTable(cfg Config, sys *system) *Table {
 	if cfg.DirtyLimit <= 0 {
 		t.maxCopied = defaultDirtyLimit() / PageSize
 	}
+	t.late.Store(cfg.MapLate)
 	t.probeVMWrite()
 	t.arena = newArena(t)
 	go t.janitor()
@@ -159,6 +171,13 @@ func maxDescriptors() int {
 func (t *Table) probeVMWrite() {
 	var dst, src [1]byte
 	t.vmwriteOff.Store(t.sys.vmwrite(dst[:], src[:]) != nil)
+}
+
+// Has reports whether the table has the file with the given identity, in use or idle.
+func (t *Table) Has(id ID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.files[id] != nil
 }
 
 // Get returns the file with the given identity and a new reference to it, if
@@ -203,6 +222,7 @@ func (t *Table) Open(fd int, st *unix.Stat_t, readable, writable bool) (*File, e
 		f.fillsHoles = t.fillsHolesLocked(st.Dev, fd)
 		f.openForWriting.Store(writable)
 		f.size.Store(st.Size)
+		f.last.looks(st)
 		f.setModeLocked(t.modes.of(f.id, fd))
 		t.files[f.id] = f
 		t.refLocked(f)
@@ -210,6 +230,7 @@ func (t *Table) Open(fd int, st *unix.Stat_t, readable, writable bool) (*File, e
 		return f, nil
 	}
 	t.refLocked(f)
+	f.changed()
 	t.mu.Unlock()
 	if err := f.offerDescriptor(fd, readable, writable); err != nil {
 		f.Release(false)
@@ -282,17 +303,15 @@ func (t *Table) refLocked(f *File) {
 // reference. So is, in any case, a file that has no name any more, and a program
 // that is open for writing: nobody could run it (execve(2): ETXTBSY).
 func (f *File) Release(keep bool) {
-	var st unix.Stat_t
-	err := f.Stat(&st) // also puts the time of the last store into the inode
-	if err != nil || st.Nlink == 0 || st.Mode&0o111 != 0 && f.Writable() {
-		keep = false
-	}
 	t := f.table
-	last := lastUse{at: time.Now(), keep: keep, linked: err == nil && st.Nlink > 0}
-	if f.copying() { // what it shows is not what it is
-		_ = f.WithDescriptor(func(fd int) error { return fstat(fd, &st) })
+	t.mu.Lock()
+	last := f.last
+	t.mu.Unlock()
+	if f.unlike.Swap(false) || f.copying() {
+		last = f.lookAgain()
 	}
-	last.looks(&st)
+	last.at = time.Now()
+	last.keep = keep && last.linked && !(last.program && f.Writable())
 	if last.linked && f.record.unsynced() {
 		if !keep && t.remembered.full() {
 			seen := f.Failures()
@@ -310,6 +329,31 @@ func (f *File) Release(keep bool) {
 	t.mu.Unlock()
 	t.release(f)
 }
+
+// lookAgain puts the time of the last store into the inode and returns what it looks
+// like then.
+func (f *File) lookAgain() (now lastUse) {
+	var st unix.Stat_t
+	err := f.Stat(&st)
+	if err == nil && f.copying() { // what it shows is not what it is
+		err = f.WithDescriptor(func(fd int) error { return fstat(fd, &st) })
+	}
+	if err == nil {
+		now.looks(&st)
+	}
+	return now
+}
+
+// changed notes that the inode may look different from when it was opened.
+func (f *File) changed() {
+	if !f.unlike.Load() {
+		f.unlike.Store(true)
+	}
+}
+
+// Changed says that the inode was changed past the engine: its mode, its owner, its
+// times.
+func (f *File) Changed() { f.changed() }
 
 // release gives a reference back without calling it a use.
 func (t *Table) release(f *File) {
@@ -380,6 +424,9 @@ func (t *Table) Forget(id ID, gone bool) {
 	t.mu.Lock()
 	f := t.files[id]
 	if f == nil || f.refs > 0 || f.kept() && !gone {
+		if f != nil {
+			f.changed()
+		}
 		t.mu.Unlock()
 		return
 	}

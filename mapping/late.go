@@ -1,0 +1,113 @@
+package mapping
+
+import "sync/atomic"
+
+// Mapping a file for one small read is dear: mmap(2), a page fault, and at the end
+// munmap(2), which interrupts the other processors. A pread(2) of a few pages into a
+// warm buffer is not. So while nobody looks, the first read of a page goes by pread,
+// and the second by the mapping, which from then on is the faster way.
+
+// lateSize is from how many bytes on a read goes by the mapping at once: there the
+// faults are shared by many pages, and the copy costs more than they do.
+const lateSize = 32 << 10
+
+// MapNow ends Config.MapLate: somebody is going to look at the mappings. Every file
+// that was read is mapped now, and from now on with the first read.
+func (t *Table) MapNow() {
+	if !t.late.CompareAndSwap(true, false) {
+		return
+	}
+	for _, f := range t.Files() {
+		if f.readLate.Load() && f.Size() > 0 {
+			f.rlock(f.Size(), forReading)
+			f.mu.RUnlock()
+		}
+		f.Unref()
+	}
+}
+
+// readsLate reports whether a read of g is to go by pread, and notes that g is read.
+func (f *File) readsLate(g Range) bool {
+	if !f.table.late.Load() {
+		return false
+	}
+	if g.Empty() || g.Off >= f.size.Load() || g.Len() >= lateSize && (g.Off > 0 || g.End < f.size.Load() || f.readLate.Load()) {
+		return false
+	}
+	return f.record.see(g)
+}
+
+// seenPages is a set of pages, one bit each.
+type seenPages [pagesPerChunk / 32]atomic.Uint32
+
+// see adds the pages [first, end) and reports whether one of them is new.
+func (s *seenPages) see(first, end int64) (fresh bool) {
+	for page := first; page < end; {
+		w := page / 32
+		stop := min(end, (w+1)*32)
+		mask := ^uint32(0) << (page % 32) & (^uint32(0) >> (31 - (stop-1)%32))
+		if s[w].Load()&mask != mask {
+			s[w].Or(mask)
+			fresh = true
+		}
+		page = stop
+	}
+	return fresh
+}
+
+// see notes that the pages of g are read and reports whether one of them was not
+// before. The first pages have their bits in the record itself: a small file that is
+// read once needs no chunk.
+func (r *pageRecord) see(g Range) (fresh bool) {
+	first, end := g.Pages()
+	if end <= 32 {
+		mask := ^uint32(0) << first & (^uint32(0) >> (31 - (end-1)%32))
+		return r.seen.Or(mask)&mask != mask
+	}
+	for first < end {
+		c := r.makeChunk(first / pagesPerChunk)
+		start := c.index * pagesPerChunk
+		stop := min(end, start+pagesPerChunk)
+		if c.seen.see(first-start, stop-start) {
+			fresh = true
+		}
+		first = stop
+	}
+	return fresh
+}
+
+// sendLate sends the bytes of g that the file has by way of pread(2). done is false, and nothing
+// was sent, in the modes that copy.
+func (f *File) sendLate(out Outlet, g Range) (sent, done bool, err error) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	if f.copies != nil {
+		return false, false, nil
+	}
+	if !f.readLate.Load() {
+		f.readLate.Store(true)
+	}
+	buf := bounce.Get().(*[bounceSize]byte)
+	defer bounce.Put(buf)
+	n := 0
+	for p := buf[:min(g.Len(), bounceSize)]; n < len(p); {
+		m, err := f.sys.pread(f.fd, p[n:], g.Off+int64(n))
+		if err != nil && n == 0 {
+			return false, true, err
+		}
+		if m <= 0 {
+			if _, err := f.refreshSizeLocked(); err != nil {
+				return false, true, err
+			}
+			break
+		}
+		n += m
+		if g.Off+int64(n) == f.size.Load() {
+			break // a pread that ends where the file does need not be asked again
+		}
+	}
+	f.loaded(Range{g.Off, g.Off + int64(n)})
+	fd, header := out.Begin(n)
+	_, err = f.sys.writev(fd, header, buf[:n])
+	return true, true, err
+}
