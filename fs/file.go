@@ -367,7 +367,7 @@ func (w *worker) release(r *fuse.ReleaseRequest) error {
 	case h == nil:
 		return syscall.EBADF
 	case h.dir != nil:
-		unix.Close(h.dir.fd)
+		h.dir.close()
 	default:
 		h.node.closed()
 		h.file.Observe(mapping.Event{Kind: mapping.EventClose, Flags: h.flags})

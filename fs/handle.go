@@ -4,7 +4,6 @@ import (
 	"sync"
 
 	"bazil.org/fuse"
-	"golang.org/x/sys/unix"
 
 	"mapfs/mapping"
 )
@@ -32,7 +31,7 @@ func (h *handle) close() {
 		return
 	}
 	if h.dir != nil {
-		unix.Close(h.dir.fd)
+		h.dir.close()
 	}
 	if events, ok := h.control.(*eventsHandle); ok {
 		events.pollers.release()

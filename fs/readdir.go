@@ -26,14 +26,37 @@ type dirHandle struct {
 	// threads.
 	mu sync.Mutex
 	// buf[at:end] are entries that getdents64(2) returned and nobody was told
-	// yet; next is the offset that the first of them answers to.
-	buf     []byte
+	// yet; next is the offset that the first of them answers to. buf is nil until the
+	// first look, and again from the end of the directory on.
+	buf     *direntsBuffer
 	at, end int
 	next    int64
+	// started says that the descriptor is not at the beginning any more; ended, that
+	// the end was found together with the last entries, and nobody was told yet.
+	started, ended bool
 }
 
-// direntsSize is how many bytes of entries are asked for at a time.
-const direntsSize = 32 << 10
+// direntsBuffer holds as many bytes of entries as are asked for at a time.
+type direntsBuffer [32 << 10]byte
+
+// direntsBuffers lends them: a walk over a tree opens a directory after the other, and
+// memory that was never touched is dear.
+var direntsBuffers = sync.Pool{New: func() any { return new(direntsBuffer) }}
+
+// release gives the buffer back. d.mu must be held, or d be out of everybody's reach.
+func (d *dirHandle) release() {
+	if d.buf != nil {
+		direntsBuffers.Put(d.buf)
+		d.buf = nil
+	}
+	d.at, d.end = 0, 0
+}
+
+// close gives up what d holds.
+func (d *dirHandle) close() {
+	unix.Close(d.fd)
+	d.release()
+}
 
 func (w *worker) opendir(r *fuse.OpenRequest) error {
 	n := w.s.nodes.get(r.Node)
@@ -80,18 +103,23 @@ var bounceBuffers = sync.Pool{New: func() any { b := make([]byte, 128<<10); retu
 // read appends the entries from off on to out, as many as its capacity allows.
 // d.mu must be held.
 func (d *dirHandle) read(out []byte, off int64, devices *deviceTable) ([]byte, error) {
-	if off != d.next || off == 0 {
+	if off != d.next || off == 0 && d.started {
 		if _, err := unix.Seek(d.fd, off, unix.SEEK_SET); err != nil {
 			return nil, os.NewSyscallError("lseek", err)
 		}
-		d.at, d.end, d.next = 0, 0, off
+		d.at, d.end, d.next, d.ended = 0, 0, off, false
 	}
+	if d.ended {
+		d.ended = false // who asks once more is told what is there by then
+		return out, nil
+	}
+	d.started = true
 	if d.buf == nil {
-		d.buf = make([]byte, direntsSize)
+		d.buf = direntsBuffers.Get().(*direntsBuffer)
 	}
 	for {
 		if d.at == d.end {
-			n, err := unix.Getdents(d.fd, d.buf)
+			n, err := unix.Getdents(d.fd, d.buf[:])
 			if err != nil {
 				if len(out) > 0 {
 					return out, nil // told at the next call
@@ -99,6 +127,8 @@ func (d *dirHandle) read(out []byte, off int64, devices *deviceTable) ([]byte, e
 				return nil, os.NewSyscallError("getdents64", err)
 			}
 			if n == 0 {
+				d.ended = len(out) > 0 // an empty answer is the end already
+				d.release()
 				return out, nil
 			}
 			d.at, d.end = 0, n

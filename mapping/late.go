@@ -1,15 +1,25 @@
 package mapping
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // Mapping a file for one small read is dear: mmap(2), a page fault, and at the end
-// munmap(2), which interrupts the other processors. A pread(2) of a few pages into a
-// warm buffer is not. So while nobody looks, the first read of a page goes by pread,
-// and the second by the mapping, which from then on is the faster way.
+// munmap(2), which interrupts the other processors. So is the first touch of one page
+// of a mapping. A pread(2) of a few pages into a warm buffer is not. So while nobody
+// looks at the mappings, the first read of a page goes by pread, and the second by the
+// mapping, which from then on is the faster way.
 
-// lateSize is from how many bytes on a read goes by the mapping at once: there the
-// faults are shared by many pages, and the copy costs more than they do.
-const lateSize = 32 << 10
+const (
+	// lateSize is from how many bytes on a read goes by the mapping at once: there
+	// the faults are shared by many pages, and the copy costs more than they do.
+	lateSize = 32 << 10
+	// promptMappings is how many files a second are mapped with their first read all
+	// the same. Who reads a file now and then finds it mapped, in /proc/PID/maps too;
+	// who walks over a tree does not pay for it.
+	promptMappings = 32
+)
 
 // MapNow ends Config.MapLate: somebody is going to look at the mappings. Every file
 // that was read is mapped now, and from now on with the first read.
@@ -26,13 +36,39 @@ func (t *Table) MapNow() {
 	}
 }
 
+// mayMap reports whether a file may be mapped with its first read.
+func (t *Table) mayMap() bool {
+	for now := time.Now().Unix(); ; {
+		// The second, and how many there were in it.
+		v := t.prompt.Load()
+		next := v + 1
+		if v/promptMappings != now {
+			next = now * promptMappings
+		} else if v%promptMappings == promptMappings-1 {
+			return false
+		}
+		if t.prompt.CompareAndSwap(v, next) {
+			return true
+		}
+	}
+}
+
 // readsLate reports whether a read of g is to go by pread, and notes that g is read.
 func (f *File) readsLate(g Range) bool {
-	if !f.table.late.Load() {
+	if !f.table.late.Load() || g.Empty() || g.Off >= f.size.Load() {
 		return false
 	}
-	if g.Empty() || g.Off >= f.size.Load() || g.Len() >= lateSize && (g.Off > 0 || g.End < f.size.Load() || f.readLate.Load()) {
+	f.mu.RLock()
+	mapped := f.mem != nil
+	f.mu.RUnlock()
+	if mapped && g.Len() >= lateSize {
 		return false
+	}
+	if !mapped && !f.readLate.Load() && f.table.mayMap() {
+		return false
+	}
+	if !mapped && g.Len() >= lateSize && (g.Off > 0 || g.End < f.size.Load()) {
+		return false // more is to come
 	}
 	return f.record.see(g)
 }

@@ -12,10 +12,9 @@ func (f *File) Failures() uint64 { return f.failures.Load() }
 // would take.
 func (f *File) UnsyncedPages() int64 { return f.record.unsyncedPages() }
 
-// Sync writes the file back and returns when the device has it: with dataOnly by
-// msync(2) with MS_SYNC, which writes what is needed to read the bytes again, else by
-// fsync(2), which does the same (mm/msync.c calls it for the file) and writes the rest
-// of the inode. Both would wait for the device twice.
+// Sync writes the file back and returns when the device has it: msync(2) with
+// MS_SYNC for the bytes, and, unless dataOnly, fsync(2) for the rest of the
+// inode.
 //
 // A failure is remembered. The kernel tells it once, marks the pages clean and
 // from then on says that all is well; so after a failure every unsynced page is
@@ -28,9 +27,9 @@ func (f *File) Sync(seen *uint64, dataOnly bool) error {
 	if err := f.Stat(&st); err != nil {
 		return err
 	}
-	if dataOnly && f.record.unsynced() && !f.copying() {
+	if f.record.unsynced() && !f.copying() {
 		// A file that was only written to has no mapping yet; write-back is
-		// msync's all the same. Without a mapping fdatasync serves.
+		// msync's all the same. Without a mapping fsync serves.
 		f.rlock(f.size.Load(), forReading)
 		f.mu.RUnlock()
 	}
@@ -90,21 +89,27 @@ func (f *File) fail(err error) {
 	f.failures.Add(1)
 }
 
-// writeBack makes the system call of a write-back. f.syncMu must be held.
+// writeBack makes the system calls of a write-back. f.syncMu must be held.
 func (f *File) writeBack(dataOnly bool) error {
 	f.mu.RLock()
 	mem, fd, writable := f.mem, f.fd, f.writable
 	f.mu.RUnlock()
-	if !dataOnly {
-		return f.sys.fsync(fd)
-	}
 	end, ok := PageUp(f.size.Load())
-	if ok && writable && end > 0 && end <= int64(len(mem)) {
-		return f.sys.msync(mem[:end], unix.MS_SYNC)
-	}
 	// msync does nothing for a mapping that cannot be written through, even if
 	// others have made the file's pages dirty.
-	return f.sys.fdatasync(fd)
+	synced := ok && writable && end > 0 && end <= int64(len(mem))
+	if synced {
+		if err := f.sys.msync(mem[:end], unix.MS_SYNC); err != nil {
+			return err
+		}
+	}
+	switch {
+	case !dataOnly:
+		return f.sys.fsync(fd)
+	case !synced:
+		return f.sys.fdatasync(fd)
+	}
+	return nil
 }
 
 // redirty makes the kernel see the pages that are being written back as

@@ -67,8 +67,9 @@ type Table struct {
 
 	mappings    atomic.Int64 // live or reserved mappings
 	mappedBytes atomic.Int64
-	late        atomic.Bool // Config.MapLate, until MapNow
-	vmwriteOff  atomic.Bool // process_vm_writev(2) to oneself is refused here
+	late        atomic.Bool  // Config.MapLate, until MapNow
+	prompt      atomic.Int64 // see mayMap
+	vmwriteOff  atomic.Bool  // process_vm_writev(2) to oneself is refused here
 	warnOnce    sync.Once
 
 	mu     sync.Mutex
