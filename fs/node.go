@@ -16,14 +16,14 @@ import (
 // node is one inode of the backing directory that the kernel knows by a number.
 // Hard links share it, and a rename keeps it.
 type node struct {
-	id   fuse.NodeID
-	key  mapping.ID
-	kind uint32 // S_IFMT of the mode
+	id  fuse.NodeID
+	key mapping.ID
 
 	// lookups counts the replies that named the node, less what was forgotten.
 	// It is guarded by the table.
 	lookups uint64
 
+	kind uint32 // S_IFMT of the mode
 	// known holds what is known of the inode and need not be asked again.
 	known atomic.Uint32
 
