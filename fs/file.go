@@ -236,7 +236,7 @@ func (s *Session) newHandle(n *node, f *mapping.File, flags fuse.OpenFlags, pid 
 		n.knows(noCapabilities|noSetID, false)
 	}
 	var out openOut
-	if n.opened(f, st) {
+	if n.opened(f, st) || s.opts.Exclusive {
 		out.OpenFlags |= uint32(fuse.OpenKeepCache)
 	}
 	if f.Name() == "" {

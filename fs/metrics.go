@@ -28,6 +28,7 @@ func newMetrics(s *Session) *metrics {
 		m.registry.MustRegister(prometheus.NewGaugeFunc(
 			prometheus.GaugeOpts{Namespace: "mapfs", Name: name, Help: help, ConstLabels: labels}, value))
 	}
+	counter("requests_total", "Requests of the kernel.", s.workers.begun.Load)
 	c := s.files.Counters()
 	counter("reads_total", "read(2)s that reached the engine.", c.Reads.Load)
 	counter("writes_total", "write(2)s.", c.Writes.Load)

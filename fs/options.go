@@ -11,6 +11,10 @@ import (
 // before it asks again, unless Options say otherwise. It is libfuse's default.
 const DefaultTimeout = time.Second
 
+// ExclusiveTimeout stands for ever: how long the kernel may keep names and attributes
+// of a mount that alone changes what it mirrors.
+const ExclusiveTimeout = 24 * time.Hour
+
 // Mode says where stores to a file go: mapping.Shared, Private or Staged.
 type Mode = mapping.Mode
 
@@ -46,6 +50,12 @@ type Options struct {
 	// (FUSE_WRITEBACK_CACHE). A write is then acknowledged before it reaches
 	// the mapping.
 	Writeback bool
+
+	// Exclusive promises that nobody but clients of the mount changes BACKING while it
+	// is mounted. The kernel then keeps the contents of directories, and those of
+	// files from one open(2) to the next, without asking whether they changed. What
+	// breaks the promise may never be seen.
+	Exclusive bool
 
 	// AttrTimeout and EntryTimeout bound how long the kernel may use an
 	// attribute or a name (absent ones too) without asking. 0 means never.

@@ -74,6 +74,10 @@ func (w *worker) opendir(r *fuse.OpenRequest) error {
 	}
 	h := &handle{node: n, dir: &dirHandle{fd: fd, dev: n.key.Dev}}
 	out := openOut{Fh: uint64(w.s.handles.add(h))}
+	if w.s.opts.Exclusive {
+		// The kernel drops what it has whenever a client changes the directory.
+		out.OpenFlags = uint32(fuse.OpenCacheDir | fuse.OpenKeepCache)
+	}
 	return w.send(bytesOf(&out))
 }
 

@@ -61,6 +61,18 @@ func TestConcurrency(t *testing.T) {
 					load.after(t, dir, load.rounds)
 				}
 			})
+			t.Run("exclusive", func(t *testing.T) {
+				dir := tempDir(t)
+				if load.before != nil {
+					load.before(t, dir, load.rounds)
+				}
+				m := mountT(t, dir, "exclusive")
+				runHammers(t, load.name, m.dir, load.rounds)
+				m.unmount()
+				if load.after != nil {
+					load.after(t, dir, load.rounds)
+				}
+			})
 		})
 	}
 }

@@ -52,14 +52,36 @@ func TestPOSIX(t *testing.T) {
 			m := mountT(t, backing, "allow_other", "suid", "dev")
 			for _, c := range posixChecks() {
 				t.Run(c.name, func(t *testing.T) { runCheck(t, m.dir, backing, c.name) })
-				select {
-				case <-m.exited:
-					t.Fatalf("the daemon died in the check %s: %v", c.name, m.err)
-				default:
+				m.lives(c.name)
+			}
+		})
+		t.Run("exclusive", func(t *testing.T) {
+			requireFUSE(t)
+			backing := subDir(t, top, "exclusive")
+			m := mountT(t, backing, "exclusive", "allow_other", "suid", "dev")
+			for _, c := range posixChecks() {
+				if c.mountOnly {
+					continue // it changes BACKING
 				}
+				below := ""
+				if strings.HasPrefix(c.name, "forbidden_") {
+					below = backing // and so the directory is no plain one
+				}
+				t.Run(c.name, func(t *testing.T) { runCheck(t, m.dir, below, c.name) })
+				m.lives(c.name)
 			}
 		})
 	})
+}
+
+// lives fails the test if the daemon does not run any more after the named check.
+func (m *mount) lives(check string) {
+	m.t.Helper()
+	select {
+	case <-m.exited:
+		m.t.Fatalf("the daemon died in the check %s: %v", check, m.err)
+	default:
+	}
 }
 
 // runCheck runs one check in a client of its own: it may change its umask, its

@@ -2,6 +2,7 @@ package mapping
 
 import (
 	"encoding/binary"
+	"math"
 	"os"
 	"path/filepath"
 	"testing"
@@ -33,8 +34,11 @@ func runProgram(t *testing.T, parent string, program []byte) {
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
-	table := newTable(Config{}, newSystem())
+	// Half of the programs read as a mount does that nobody looks at.
+	table := newTable(Config{MapLate: len(program)%2 == 1}, newSystem())
 	defer table.Close()
+	table.prompt.Store(math.MaxInt64)
+	out := newCollector(t)
 	path := filepath.Join(dir, "f")
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o600)
 	if err != nil {
@@ -132,9 +136,25 @@ func runProgram(t *testing.T, parent string, program []byte) {
 			}
 			model = model[:size:size]
 		}
+		if op%9 != 8 { // a cut by others is seen when the size is asked for
+			wantSent(t, f, out, int64(at), length, model)
+		}
 		wantContent(t, f, path, model)
+		wantSent(t, f, out, int64(at), length, model)
 		if byPlain, err := os.ReadFile(plain.Name()); err != nil || sameBytes(byPlain, model) != nil {
 			t.Fatalf("step %d: the model is wrong: %v", step, sameBytes(byPlain, model))
+		}
+	}
+}
+
+// wantSent checks what a read of n bytes from off sends.
+func wantSent(t *testing.T, f *File, out *collector, off int64, n int, model []byte) {
+	t.Helper()
+	g, _ := RangeOf(off, int64(n))
+	g = g.Intersect(Range{0, int64(len(model))})
+	if got := out.read(t, f, off, n); !g.Empty() || len(got) > 0 {
+		if err := sameBytes(got, model[g.Off:g.End]); err != nil {
+			t.Fatalf("sent from %d: %v", off, err)
 		}
 	}
 }

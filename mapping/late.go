@@ -42,7 +42,7 @@ func (t *Table) mayMap() bool {
 		// The second, and how many there were in it.
 		v := t.prompt.Load()
 		next := v + 1
-		if v/promptMappings != now {
+		if v/promptMappings < now {
 			next = now * promptMappings
 		} else if v%promptMappings == promptMappings-1 {
 			return false

@@ -27,6 +27,9 @@ const optionsHelp = `Options for -o, with their defaults:
   writeback_interval=SECONDS  sync everything this often (0: only when asked)
   writeback                 collect writes in the kernel: faster, acknowledged
                             before they reach the mapping (nowriteback)
+  exclusive                 nobody but clients of the mount changes BACKING: the
+                            kernel keeps names, attributes and directories for a
+                            day, and writeback is on (noexclusive)
   max_mappings=N            files mapped at a time (as the kernel's limit allows)
   fsname=NAME               the mount's source as mount(8) shows it (BACKING)
   control=NAME              the control tree's name in the mount (.mapfs);
@@ -75,6 +78,8 @@ var mountOptions = []mountOption{
 	}},
 	{name: "writeback", set: func(o *fs.Options, _ string) error { o.Writeback = true; return nil }},
 	{name: "nowriteback", set: func(o *fs.Options, _ string) error { o.Writeback = false; return nil }},
+	{name: "exclusive", set: func(o *fs.Options, _ string) error { setExclusive(o, true, fs.ExclusiveTimeout); return nil }},
+	{name: "noexclusive", set: func(o *fs.Options, _ string) error { setExclusive(o, false, fs.DefaultTimeout); return nil }},
 	{name: "mode", value: needsValue, set: func(o *fs.Options, v string) (err error) {
 		o.Mode, err = fs.ParseMode(v)
 		return err
@@ -133,6 +138,12 @@ var mountOptions = []mountOption{
 	{name: "async"}, {name: "sync"}, {name: "dirsync"},
 	{name: "silent"}, {name: "loud"}, {name: "mand"}, {name: "nomand"},
 	{name: "comment", value: maybeValue},
+}
+
+// setExclusive sets what the promise allows. Options after it can change each.
+func setExclusive(o *fs.Options, on bool, timeout time.Duration) {
+	o.Exclusive, o.Writeback = on, on
+	o.AttrTimeout, o.EntryTimeout = timeout, timeout
 }
 
 // ignoredPrefix tells the options that are comments for mount(8), systemd and

@@ -32,6 +32,13 @@ func TestParseOptions(t *testing.T) {
 			o.AttrTimeout = 9223372036 * time.Second
 		}},
 		{"writeback", []string{"writeback"}, func(o *fs.Options) { o.Writeback = true }},
+		{"exclusive", []string{"exclusive"}, func(o *fs.Options) {
+			o.Exclusive, o.Writeback, o.AttrTimeout, o.EntryTimeout = true, true, 24*time.Hour, 24*time.Hour
+		}},
+		{"exclusive, but", []string{"exclusive,attr_timeout=2,nowriteback"}, func(o *fs.Options) {
+			o.Exclusive, o.AttrTimeout, o.EntryTimeout = true, 2*time.Second, 24*time.Hour
+		}},
+		{"noexclusive", []string{"exclusive,noexclusive"}, func(*fs.Options) {}},
 		{"nowriteback", []string{"writeback,nowriteback"}, func(*fs.Options) {}},
 		{"max_mappings", []string{"max_mappings=1000"}, func(o *fs.Options) { o.MaxMappings = 1000 }},
 		{"fsname", []string{`fsname=a\,b\\c\d=e`}, func(o *fs.Options) { o.FSName = `a,b\c\d=e` }},

@@ -1,0 +1,101 @@
+package integration
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"regexp"
+	"strconv"
+	"testing"
+	"time"
+)
+
+// TestExclusiveAsksNothing: what the kernel knows of a tree it does not ask again, when
+// nobody else changes it.
+func TestExclusiveAsksNothing(t *testing.T) {
+	const files = 200
+	requests := func(t *testing.T, options ...string) (again float64) {
+		// A free port; nobody else is likely to take it before the daemon does.
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		addr := listener.Addr().String()
+		listener.Close()
+		dir := subDir(t, tempDir(t), "data")
+		inDir(t, dir, fmt.Sprintf("mkdir a b; for i in $(seq %d); do echo $i >a/$i; echo $i >b/$i; done", files))
+		m := mountWith(t, dir, mountConfig{opts: options, args: []string{"--metrics-addr", addr}})
+		// The first find after a file was closed asks for the blocks it takes: the kernel
+		// collects writes and does not know.
+		const walk, read = "find . -size -9 | wc -l", "cat a/* b/* | wc -c"
+		inDir(t, m.dir, read)
+		first, bytes := inDir(t, m.dir, walk), inDir(t, m.dir, read)
+		inDir(t, m.dir, walk)
+		time.Sleep(1500 * time.Millisecond) // longer than the kernel keeps what it may not rely on
+		before := metric(t, addr, "mapfs_requests_total")
+		if second := inDir(t, m.dir, walk); second != first {
+			t.Errorf("the second walk says %q, the first %q", second, first)
+		}
+		again = metric(t, addr, "mapfs_requests_total") - before
+		reads := metric(t, addr, "mapfs_reads_total")
+		if second := inDir(t, m.dir, read); second != bytes {
+			t.Errorf("read again: %q, first %q", second, bytes)
+		}
+		if more := metric(t, addr, "mapfs_reads_total") - reads; more > 0 {
+			t.Errorf("%v reads of what was read before", more)
+		}
+		// What a client changes is seen at once all the same.
+		if got := inDir(t, m.dir, "rm a/1; echo new >a/new; mv b/1 b/one; ls a b | grep -c '^1$\\|new\\|one'; cat b/one a/new"); got != "2\n1\nnew\n" {
+			t.Errorf("after changes: %q", got)
+		}
+		return again
+	}
+	if again := requests(t, "exclusive"); again > 10 {
+		t.Errorf("a second walk makes %v requests", again)
+	}
+	if again := requests(t); again < 2*files {
+		t.Errorf("a second walk makes %v requests without the option: the check shows nothing", again)
+	}
+}
+
+// metric asks the daemon at addr for one of its metrics.
+func metric(t *testing.T, addr, name string) float64 {
+	t.Helper()
+	client := http.Client{Timeout: 10 * time.Second}
+	response, err := client.Get("http://" + addr + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	match := regexp.MustCompile(`(?m)^` + name + `\{.*\} (.*)$`).FindSubmatch(body)
+	if match == nil {
+		t.Fatalf("no %s in\n%s", name, body)
+	}
+	value, err := strconv.ParseFloat(string(match[1]), 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return value
+}
+
+// TestProgramsExclusive: programs find their files as they left them, and so does
+// BACKING when the mount has ended.
+func TestProgramsExclusive(t *testing.T) {
+	requireTool(t, "git")
+	requireTool(t, "sqlite3")
+	eachFS(t, func(t *testing.T, dir string) {
+		m := mountT(t, dir, "exclusive")
+		sum := inDir(t, m.dir, programsOfAll, gitEnv...)
+		m.unmount()
+		if got := inDir(t, dir, "cat random t.tar db2 copy | md5sum"); got != sum {
+			t.Errorf("BACKING: got %s, want %s", got, sum)
+		}
+		inDir(t, dir, `diff -r r x; test "$(sqlite3 db 'pragma integrity_check')" = ok`)
+		inDir(t, dir, `cd r; git fsck --full --strict; test -z "$(git status --porcelain)"`, gitEnv...)
+	})
+}
