@@ -39,7 +39,8 @@ type job struct {
 	fresh bool
 	// ext4 jobs run on ext4 as well.
 	ext4 bool
-	// peers are those that take part; nil stands for all but -o writeback.
+	// peers are those that take part; nil stands for all but mapfs with
+	// other options than its defaults.
 	peers []string
 	// rounds, if not 0, is the most rounds to run a long job for.
 	rounds int

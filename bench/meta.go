@@ -12,6 +12,9 @@ import (
 // Attributes and names are kept for one second by most peers; this is surely later.
 const expiry = 1200 * time.Millisecond
 
+// withExclusive are the peers where it counts how much the kernel may keep.
+var withExclusive = []string{native, mapfs, exclusive, hp, bindfs, gofuse, plain, passthrough}
+
 // metaJobs are the small metadata driver. Each works on one set of files and on a new
 // mount: the first touch of every name is one, and passthrough_hp, which holds a
 // descriptor for every file that the kernel knows, stays within the usual limits.
@@ -24,6 +27,7 @@ func metaJobs(s *sizes) []*job {
 		j := &job{
 			name: "metadata: " + group, per: "operation", input: inputFiles,
 			fresh: true, ext4: true, rounds: 3, cells: cells,
+			peers: withExclusive,
 		}
 		j.run = func(ctx context.Context, t *target) (result, error) {
 			dir := t.own(fmt.Sprintf("meta%d", t.round))

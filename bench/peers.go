@@ -16,6 +16,7 @@ const (
 	native      = "native"
 	mapfs       = "mapfs"
 	writeback   = "mapfs -o writeback"
+	exclusive   = "mapfs -o exclusive"
 	hp          = "passthrough_hp"
 	bindfs      = "bindfs"
 	gofuse      = "go-fuse"
@@ -77,6 +78,8 @@ func makeCast(ctx context.Context, src, bin, mapfsBin string) (*cast, error) {
 	add(native, "the backing directory itself")
 	add(mapfs, firstLine(ctx, mapfsBin, "version")+", defaults", mapfsBin, "-f", "--log-level=warn")
 	add(writeback, "the same with the kernel's writeback cache", mapfsBin, "-f", "--log-level=warn", "-o", "writeback")
+	add(exclusive, "the same with the promise that nobody else changes the backing directory: names, attributes and directories for a day, writeback cache",
+		mapfsBin, "-f", "--log-level=warn", "-o", "exclusive")
 	if program, err := makeHP(ctx, src, bin); err != nil {
 		c.missing = append(c.missing, fmt.Sprintf("%s: %v", hp, err))
 	} else {

@@ -38,7 +38,7 @@ func TestReplaceMarked(t *testing.T) {
 
 // Every job's cells have names of their own, and goals name peers that there are.
 func TestJobs(t *testing.T) {
-	known := append([]string{native, mapfs, writeback, passthrough, bestPeer}, realPeers...)
+	known := append([]string{native, mapfs, writeback, exclusive, passthrough, bestPeer}, realPeers...)
 	for _, size := range []*sizes{&fullSizes, &quickSizes} {
 		seen := make(map[string]bool)
 		for _, j := range jobs(size) {

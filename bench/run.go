@@ -115,7 +115,7 @@ func (r *runner) keepLog(p *peer, j *job, log string) {
 
 func (j *job) takesPart(p *peer) bool {
 	if j.peers == nil {
-		return p.name != writeback
+		return p.name != writeback && p.name != exclusive
 	}
 	return slices.Contains(j.peers, p.name)
 }

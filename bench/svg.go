@@ -26,7 +26,7 @@ const (
 
 // Colours that colour-blind readers can tell apart too (Okabe and Ito).
 var colours = map[string]string{
-	mapfs: "#d55e00", writeback: "#e69f00", hp: "#009e73", bindfs: "#0072b2",
+	mapfs: "#d55e00", writeback: "#e69f00", exclusive: "#f0a3c0", hp: "#009e73", bindfs: "#0072b2",
 	gofuse: "#56b4e9", plain: "#999999", passthrough: "#dddddd",
 }
 

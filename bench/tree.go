@@ -18,7 +18,7 @@ func treeJob(s *sizes) *job {
 		return cell{id: id, title: id, inSeconds: true, goals: goals}
 	}
 	return &job{
-		name: "source tree", per: "run", input: inputTree, fresh: true, ext4: true, rounds: 3,
+		name: "source tree", per: "run", input: inputTree, fresh: true, ext4: true, rounds: 3, peers: withExclusive,
 		cells: []cell{
 			seconds("find", want(1.0, bestPeer)),
 			seconds("grep -r", want(1.0, bestPeer)),
