@@ -72,9 +72,9 @@ func (f *File) loaded(g Range) {
 
 // presentLocked reports whether the bytes of g can be taken from the mapping. A
 // page that vanished because somebody else truncated the file would make the
-// writev fail after the kernel has taken the answer for an error. Pages that were
-// loaded before are touched; for others it is cheaper to ask for the size than to
-// wait for a page in user mode. On a filesystem that fills holes a page must be
+// writev fail after the kernel has taken the answer for an error. A page or two that
+// were loaded before are touched; for more, and for others, it is cheaper to ask for
+// the size than to wait for pages in user mode. On a filesystem that fills holes a page must be
 // there already. known says that the size was just asked for. f.mu must be held.
 func (f *File) presentLocked(mem []byte, g Range, known bool) bool {
 	if g.End > int64(len(mem)) {
@@ -83,14 +83,15 @@ func (f *File) presentLocked(mem []byte, g Range, known bool) bool {
 	if f.copies != nil {
 		return f.presentCopiesLocked(mem, g)
 	}
-	if f.record.all(g, pageLoaded) {
+	loaded := f.record.all(g, pageLoaded)
+	if loaded && g.Len() <= touchMost {
 		if fault := touch(mem[g.Off:g.End]); fault != 0 {
 			f.faulted(mem, fault)
 			return false
 		}
 		return true
 	}
-	if f.fillsHoles && !resident(mem[PageDown(g.Off):g.End]) {
+	if !loaded && f.fillsHoles && !resident(mem[PageDown(g.Off):g.End]) {
 		return false
 	}
 	if known {
@@ -99,6 +100,9 @@ func (f *File) presentLocked(mem []byte, g Range, known bool) bool {
 	var st unix.Stat_t
 	return fstat(f.fd, &st) == nil && st.Size >= g.End
 }
+
+// touchMost is the longest read, in bytes, of which the pages are touched.
+const touchMost = 8 << 10
 
 // bounceTo sends the bytes of g by way of pread(2).
 func (f *File) bounceTo(out Outlet, g Range) (sent bool, err error) {
