@@ -41,7 +41,7 @@ test: ## install what is missing, check, and run all tests, Docker's too
 	integration/docker/with-engine.sh $(GOTEST) ./...
 	$(GOTEST) -race $$(go list ./... | grep -v /integration$$)
 	GORACE=atexit_sleep_ms=0 MAPFS_RACE=1 $(GOTEST) \
-		-skip '^Test(Docker|Demo|Lab|Manual|Screen|Statements|VerbsManual|GoBuild|Gigabyte|Walk)' ./integration -kills=10
+		-skip '^Test(Docker|Demo|Lab|Manual|Screen|Statements|VerbsManual|GoBuild|Gigabyte|Walk|Exclusive|ProgramsExclusive)|^Test(POSIX|Concurrency)$$/./^exclusive$$' ./integration -kills=10
 
 # The peers' modules are bench/'s own. A quick run, or one with flags for the
 # benchmark in BENCH, leaves docs/performance.md alone.
