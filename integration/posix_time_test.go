@@ -125,6 +125,30 @@ var timeChecks = []check{
 		c.ok(err, "pwrite")
 		c.advanced(c.path("f"), last, "write to a clean page")
 	}},
+	{name: "times_below_after_close", mountOnly: true, run: func(c *checkT) {
+		fd, err := unix.Open(c.path("f"), unix.O_CREAT|unix.O_RDWR, 0o644)
+		c.ok(err, "open")
+		for range 3 { // the last one is a store to a page that is dirty already
+			tick()
+			_, err = unix.Pwrite(fd, []byte("data"), 0)
+			c.ok(err, "pwrite")
+		}
+		written := time.Now()
+		tick()
+		c.ok(unix.Close(fd), "close")
+		// The kernel does not wait for the daemon when it closes a file.
+		deadline := time.Now().Add(2 * time.Second)
+		for {
+			below := c.lstat(c.below("f")).Mtim
+			if written.Sub(time.Unix(below.Unix())) < 15*time.Millisecond {
+				return
+			}
+			if time.Now().After(deadline) {
+				c.Fatalf("mtime below: got %v, want %v", below, written)
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}},
 	{name: "set_mtime_survives_earlier_writes", run: func(c *checkT) {
 		// cp -p and tar write first and then set the time: late stamping of the
 		// write must not undo that, not even at close.
