@@ -15,7 +15,7 @@ import (
 // nobody else changes it.
 func TestExclusiveAsksNothing(t *testing.T) {
 	const files = 200
-	requests := func(t *testing.T, options ...string) (again float64) {
+	requests := func(t *testing.T, options ...string) (again, reads float64) {
 		// A free port; nobody else is likely to take it before the daemon does.
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -38,24 +38,28 @@ func TestExclusiveAsksNothing(t *testing.T) {
 			t.Errorf("the second walk says %q, the first %q", second, first)
 		}
 		again = metric(t, addr, "mapfs_requests_total") - before
-		reads := metric(t, addr, "mapfs_reads_total")
 		if second := inDir(t, m.dir, read); second != bytes {
 			t.Errorf("read again: %q, first %q", second, bytes)
 		}
-		if more := metric(t, addr, "mapfs_reads_total") - reads; more > 0 {
-			t.Errorf("%v reads of what was read before", more)
-		}
+		// What a client has just written the kernel has, too.
+		inDir(t, m.dir, fmt.Sprintf("mkdir c; for i in $(seq %d); do echo $i >c/$i; done", files))
+		before = metric(t, addr, "mapfs_reads_total")
+		inDir(t, m.dir, "cat c/*; rm -r c")
+		reads = metric(t, addr, "mapfs_reads_total") - before
 		// What a client changes is seen at once all the same.
 		if got := inDir(t, m.dir, "rm a/1; echo new >a/new; mv b/1 b/one; ls a b | grep -c '^1$\\|new\\|one'; cat b/one a/new"); got != "2\n1\nnew\n" {
 			t.Errorf("after changes: %q", got)
 		}
-		return again
+		return again, reads
 	}
-	if again := requests(t, "exclusive"); again > 10 {
-		t.Errorf("a second walk makes %v requests", again)
+	// The walk itself: three directories are opened and closed, and find asks for the
+	// filesystem. The kernel may drop a page of its cache whenever it likes; some machines
+	// make it do so.
+	if again, reads := requests(t, "exclusive"); again > 10 || reads > files/2 {
+		t.Errorf("a second walk makes %v requests, and there are %v reads of what was just written", again, reads)
 	}
-	if again := requests(t); again < 2*files {
-		t.Errorf("a second walk makes %v requests without the option: the check shows nothing", again)
+	if again, reads := requests(t); again < 2*files || reads < files {
+		t.Errorf("%v requests and %v reads without the option: the check shows nothing", again, reads)
 	}
 }
 
