@@ -106,7 +106,7 @@ var quickSizes = sizes{
 	rounds: 1, ext4Rounds: 1, runtime: "100ms",
 	read: 64 * mib, write: 32 * mib, random: 16 * mib,
 	files: 1000, trees: []string{"encoding", "sync"}, inserts: 40,
-	few: 1000, many: 100_000, mapped: 2000, samples: 1,
+	few: 1000, many: 50_000, mapped: 2000, samples: 1,
 }
 
 // jobs returns everything that is measured, in the order of the table.
