@@ -203,7 +203,7 @@ func (s *Session) truncate(n *node, r *fuse.SetattrRequest) error {
 	if r.Size > 1<<63-1 {
 		return syscall.EFBIG
 	}
-	f, err := s.acquire(n, accessWrite, nil)
+	f, err := s.acquire(n, accessWrite)
 	if err != nil {
 		return err
 	}

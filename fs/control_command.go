@@ -229,7 +229,7 @@ func (s *Session) runFileCommand(n *node, c command) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	f, err := s.acquire(n, want, nil)
+	f, err := s.acquire(n, want)
 	if err != nil {
 		return "", err
 	}
@@ -259,7 +259,7 @@ func (s *Session) setMode(n *node, c command) (string, error) {
 	if err != nil {
 		return "", invalid("mode: %v", err)
 	}
-	f, err := s.acquire(n, accessRead, nil)
+	f, err := s.acquire(n, accessRead)
 	if err != nil {
 		return "", err
 	}

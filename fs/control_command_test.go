@@ -146,7 +146,7 @@ func commandTest(t *testing.T) (*Session, *node, string) {
 		t.Fatal(err)
 	}
 	n := lookTest(t, s, "f")
-	f, err := s.acquire(n, accessWrite, nil)
+	f, err := s.acquire(n, accessWrite)
 	if err != nil {
 		t.Fatal(err)
 	}

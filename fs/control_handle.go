@@ -80,7 +80,7 @@ type memoryHandle struct {
 }
 
 func (h *memoryHandle) read(w *worker, off int64, size int) ([]byte, error) {
-	f, err := w.s.acquire(h.target, accessRead, nil)
+	f, err := w.s.acquire(h.target, accessRead)
 	if err != nil {
 		return nil, err
 	}

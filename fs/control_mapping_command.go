@@ -199,7 +199,7 @@ func (s *Session) openPath(path string) (*mapping.File, error) {
 		defer s.forget(n.id, 1)
 		id = n.id
 	}
-	f, err := s.acquire(n, accessRead, nil)
+	f, err := s.acquire(n, accessRead)
 	if err == nil && f.Name() == "" {
 		f.SetName(s.pathOf(n))
 	}

@@ -21,10 +21,14 @@ const (
 
 // acquire returns the file that serves n, with a reference. It is opened from
 // one of n's names unless it is open already.
-//
-// If looked is not nil, and nobody else has the file open, it gets what stat(2) says
-// of the file; else its link count stays 0.
-func (s *Session) acquire(n *node, want accessMode, looked *unix.Stat_t) (*mapping.File, error) {
+func (s *Session) acquire(n *node, want accessMode) (*mapping.File, error) {
+	var looked unix.Stat_t
+	return s.acquireLooked(n, want, &looked)
+}
+
+// acquireLooked is acquire for who also wants to know what stat(2) says of the file.
+// The link count of looked stays 0 where somebody has the file open already.
+func (s *Session) acquireLooked(n *node, want accessMode, looked *unix.Stat_t) (*mapping.File, error) {
 	if f := n.openFile(); f != nil && f.Ref() {
 		if want == accessRead || f.Writable() {
 			return f, nil
@@ -32,15 +36,12 @@ func (s *Session) acquire(n *node, want accessMode, looked *unix.Stat_t) (*mappi
 		defer f.Release(true)
 		return s.upgrade(n, f)
 	}
-	var st unix.Stat_t
-	if looked == nil {
-		looked = &st
-	}
 	if !s.files.Has(n.key) {
 		if f := s.acquireNew(n, want, looked); f != nil {
 			return f, nil
 		}
 	}
+	var st unix.Stat_t
 	p, err := s.locate(n, &st)
 	if err != nil {
 		return s.acquireLast(n, want)
@@ -203,7 +204,7 @@ func (w *worker) open(r *fuse.OpenRequest) error {
 		return syscall.ENXIO // the kernel opens everything else itself
 	}
 	var st unix.Stat_t
-	f, err := w.s.acquire(n, wantOf(r.Flags), &st)
+	f, err := w.s.acquireLooked(n, wantOf(r.Flags), &st)
 	if err != nil {
 		return err
 	}

@@ -181,7 +181,7 @@ func TestStrangerIsStale(t *testing.T) {
 	if _, err := s.locate(n, &st); err != syscall.ESTALE {
 		t.Errorf("locate: %v, want ESTALE", err)
 	}
-	if _, err := s.acquire(n, accessRead, nil); errnoOf(err) != syscall.ESTALE {
+	if _, err := s.acquire(n, accessRead); errnoOf(err) != syscall.ESTALE {
 		t.Errorf("acquire: %v, want ESTALE", err)
 	}
 

@@ -66,7 +66,7 @@ func (f *File) observe(e Event) {
 	switch e.Kind {
 	case EventRead, EventOpen, EventClose, EventMap, EventUnmap, EventEvict:
 	default:
-		f.changed()
+		f.Changed()
 	}
 	e.File, e.Name = f.id, f.Name()
 	f.table.observer.Observe(e)

@@ -112,6 +112,12 @@ func (f *File) bounceTo(out Outlet, g Range) (sent bool, err error) {
 	if err != nil && n == 0 {
 		return false, err
 	}
+	if end := g.Off + int64(n); end < g.End && n < bounceSize && end != f.size.Load() {
+		// Somebody has cut the file.
+		if _, err := f.refreshSizeLocked(); err != nil {
+			return false, err
+		}
+	}
 	f.loaded(Range{g.Off, g.Off + int64(n)})
 	fd, header := out.Begin(n)
 	_, err = f.sys.writev(fd, header, buf[:n])
@@ -127,17 +133,18 @@ func (f *File) readPast(p []byte, off int64) (n int, err error) {
 	return f.preadFull(p, off)
 }
 
-// preadFull reads until p is full or the file ends.
+// preadFull reads until p is full or the file ends. A pread(2) that ends where the
+// file does need not be asked again.
 func (f *File) preadFull(p []byte, off int64) (n int, err error) {
 	for n < len(p) {
 		m, err := f.sys.pread(f.fd, p[n:], off+int64(n))
 		if err != nil {
 			return n, err
 		}
-		if m == 0 {
+		n += m
+		if m == 0 || off+int64(n) == f.size.Load() {
 			break
 		}
-		n += m
 	}
 	return n, nil
 }

@@ -78,17 +78,21 @@ type seenPages [pagesPerChunk / 32]atomic.Uint32
 
 // see adds the pages [first, end) and reports whether one of them is new.
 func (s *seenPages) see(first, end int64) (fresh bool) {
-	for page := first; page < end; {
-		w := page / 32
+	for first < end {
+		w := first / 32
 		stop := min(end, (w+1)*32)
-		mask := ^uint32(0) << (page % 32) & (^uint32(0) >> (31 - (stop-1)%32))
-		if s[w].Load()&mask != mask {
-			s[w].Or(mask)
+		if seeIn(&s[w], first-w*32, stop-w*32) {
 			fresh = true
 		}
-		page = stop
+		first = stop
 	}
 	return fresh
+}
+
+// seeIn sets the bits [first, end) of a word and reports whether one of them is new.
+func seeIn(word *atomic.Uint32, first, end int64) bool {
+	mask := uint32(1<<end - 1<<first)
+	return word.Load()&mask != mask && word.Or(mask)&mask != mask
 }
 
 // see notes that the pages of g are read and reports whether one of them was not
@@ -97,8 +101,7 @@ func (s *seenPages) see(first, end int64) (fresh bool) {
 func (r *pageRecord) see(g Range) (fresh bool) {
 	first, end := g.Pages()
 	if end <= 32 {
-		mask := ^uint32(0) << first & (^uint32(0) >> (31 - (end-1)%32))
-		return r.seen.Or(mask)&mask != mask
+		return seeIn(&r.seen, first, end)
 	}
 	for first < end {
 		c := r.makeChunk(first / pagesPerChunk)
@@ -112,8 +115,8 @@ func (r *pageRecord) see(g Range) (fresh bool) {
 	return fresh
 }
 
-// sendLate sends the bytes of g that the file has by way of pread(2). done is false, and nothing
-// was sent, in the modes that copy.
+// sendLate sends the bytes of g that the file has by way of pread(2). done is false,
+// and nothing was sent, in the modes that copy.
 func (f *File) sendLate(out Outlet, g Range) (sent, done bool, err error) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
@@ -123,27 +126,6 @@ func (f *File) sendLate(out Outlet, g Range) (sent, done bool, err error) {
 	if !f.readLate.Load() {
 		f.readLate.Store(true)
 	}
-	buf := bounce.Get().(*[bounceSize]byte)
-	defer bounce.Put(buf)
-	n := 0
-	for p := buf[:min(g.Len(), bounceSize)]; n < len(p); {
-		m, err := f.sys.pread(f.fd, p[n:], g.Off+int64(n))
-		if err != nil && n == 0 {
-			return false, true, err
-		}
-		if m <= 0 {
-			if _, err := f.refreshSizeLocked(); err != nil {
-				return false, true, err
-			}
-			break
-		}
-		n += m
-		if g.Off+int64(n) == f.size.Load() {
-			break // a pread that ends where the file does need not be asked again
-		}
-	}
-	f.loaded(Range{g.Off, g.Off + int64(n)})
-	fd, header := out.Begin(n)
-	_, err = f.sys.writev(fd, header, buf[:n])
-	return true, true, err
+	sent, err = f.bounceTo(out, g)
+	return sent, true, err
 }

@@ -231,7 +231,7 @@ func (t *Table) Open(fd int, st *unix.Stat_t, readable, writable bool) (*File, e
 		return f, nil
 	}
 	t.refLocked(f)
-	f.changed()
+	f.Changed()
 	t.mu.Unlock()
 	if err := f.offerDescriptor(fd, readable, writable); err != nil {
 		f.Release(false)
@@ -345,16 +345,13 @@ func (f *File) lookAgain() (now lastUse) {
 	return now
 }
 
-// changed notes that the inode may look different from when it was opened.
-func (f *File) changed() {
+// Changed notes that the inode may look different from when it was opened. Who changes
+// its mode, its owner or its times past the engine says so.
+func (f *File) Changed() {
 	if !f.unlike.Load() {
 		f.unlike.Store(true)
 	}
 }
-
-// Changed says that the inode was changed past the engine: its mode, its owner, its
-// times.
-func (f *File) Changed() { f.changed() }
 
 // release gives a reference back without calling it a use.
 func (t *Table) release(f *File) {
@@ -426,7 +423,7 @@ func (t *Table) Forget(id ID, gone bool) {
 	f := t.files[id]
 	if f == nil || f.refs > 0 || f.kept() && !gone {
 		if f != nil {
-			f.changed()
+			f.Changed()
 		}
 		t.mu.Unlock()
 		return
