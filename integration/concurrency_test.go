@@ -39,40 +39,31 @@ func TestConcurrency(t *testing.T) {
 		{"counter", 100, counterPrepare, checkCounter},
 	} {
 		t.Run(load.name, func(t *testing.T) {
+			// in has dir hammered where mount shows it.
+			in := func(t *testing.T, dir string, mount func() (shown string, unmount func())) {
+				if load.before != nil {
+					load.before(t, dir, load.rounds)
+				}
+				shown, unmount := mount()
+				runHammers(t, load.name, shown, load.rounds)
+				unmount()
+				if load.after != nil {
+					load.after(t, dir, load.rounds)
+				}
+			}
+			mounted := func(t *testing.T, dir string, opts ...string) {
+				in(t, dir, func() (string, func()) {
+					m := mountT(t, dir, opts...)
+					return m.dir, m.unmount
+				})
+			}
 			// On a plain directory first: that proves the load.
 			t.Run("plain", func(t *testing.T) {
 				dir := tempDir(t)
-				if load.before != nil {
-					load.before(t, dir, load.rounds)
-				}
-				runHammers(t, load.name, dir, load.rounds)
-				if load.after != nil {
-					load.after(t, dir, load.rounds)
-				}
+				in(t, dir, func() (string, func()) { return dir, func() {} })
 			})
-			eachFS(t, func(t *testing.T, dir string) {
-				if load.before != nil {
-					load.before(t, dir, load.rounds)
-				}
-				m := mountT(t, dir)
-				runHammers(t, load.name, m.dir, load.rounds)
-				m.unmount()
-				if load.after != nil {
-					load.after(t, dir, load.rounds)
-				}
-			})
-			t.Run("exclusive", func(t *testing.T) {
-				dir := tempDir(t)
-				if load.before != nil {
-					load.before(t, dir, load.rounds)
-				}
-				m := mountT(t, dir, "exclusive")
-				runHammers(t, load.name, m.dir, load.rounds)
-				m.unmount()
-				if load.after != nil {
-					load.after(t, dir, load.rounds)
-				}
-			})
+			eachFS(t, func(t *testing.T, dir string) { mounted(t, dir) })
+			t.Run("exclusive", func(t *testing.T) { mounted(t, tempDir(t), "exclusive") })
 		})
 	}
 }

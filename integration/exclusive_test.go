@@ -2,11 +2,6 @@ package integration
 
 import (
 	"fmt"
-	"io"
-	"net"
-	"net/http"
-	"regexp"
-	"strconv"
 	"testing"
 	"time"
 )
@@ -16,13 +11,7 @@ import (
 func TestExclusiveAsksNothing(t *testing.T) {
 	const files = 200
 	requests := func(t *testing.T, options ...string) (again, reads float64) {
-		// A free port; nobody else is likely to take it before the daemon does.
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		addr := listener.Addr().String()
-		listener.Close()
+		addr := freeAddr(t)
 		dir := subDir(t, tempDir(t), "data")
 		inDir(t, dir, fmt.Sprintf("mkdir a b; for i in $(seq %d); do echo $i >a/$i; echo $i >b/$i; done", files))
 		m := mountWith(t, dir, mountConfig{opts: options, args: []string{"--metrics-addr", addr}})
@@ -63,43 +52,6 @@ func TestExclusiveAsksNothing(t *testing.T) {
 	}
 }
 
-// metric asks the daemon at addr for one of its metrics.
-func metric(t *testing.T, addr, name string) float64 {
-	t.Helper()
-	client := http.Client{Timeout: 10 * time.Second}
-	response, err := client.Get("http://" + addr + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	match := regexp.MustCompile(`(?m)^` + name + `\{.*\} (.*)$`).FindSubmatch(body)
-	if match == nil {
-		t.Fatalf("no %s in\n%s", name, body)
-	}
-	value, err := strconv.ParseFloat(string(match[1]), 64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return value
-}
-
 // TestProgramsExclusive: programs find their files as they left them, and so does
 // BACKING when the mount has ended.
-func TestProgramsExclusive(t *testing.T) {
-	requireTool(t, "git")
-	requireTool(t, "sqlite3")
-	eachFS(t, func(t *testing.T, dir string) {
-		m := mountT(t, dir, "exclusive")
-		sum := inDir(t, m.dir, programsOfAll, gitEnv...)
-		m.unmount()
-		if got := inDir(t, dir, "cat random t.tar db2 copy | md5sum"); got != sum {
-			t.Errorf("BACKING: got %s, want %s", got, sum)
-		}
-		inDir(t, dir, `diff -r r x; test "$(sqlite3 db 'pragma integrity_check')" = ok`)
-		inDir(t, dir, `cd r; git fsck --full --strict; test -z "$(git status --porcelain)"`, gitEnv...)
-	})
-}
+func TestProgramsExclusive(t *testing.T) { programsKeep(t, "exclusive") }

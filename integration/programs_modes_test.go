@@ -34,11 +34,18 @@ cat random t.tar db2 copy | md5sum
 // TestProgramsStaged: programs find their files as they left them, and so does
 // BACKING when the mount has ended.
 func TestProgramsStaged(t *testing.T) {
+	// So little memory that it is written back on the way.
+	programsKeep(t, "mode=staged", "dirty_limit=2M")
+}
+
+// programsKeep runs the programs on a mount with the given options, and looks at what
+// they made through it and in BACKING.
+func programsKeep(t *testing.T, opts ...string) {
+	t.Helper()
 	requireTool(t, "git")
 	requireTool(t, "sqlite3")
 	eachFS(t, func(t *testing.T, dir string) {
-		// So little memory that it is written back on the way.
-		m := mountT(t, dir, "mode=staged", "dirty_limit=2M")
+		m := mountT(t, dir, opts...)
 		sum := inDir(t, m.dir, programsOfAll, gitEnv...)
 		m.unmount()
 		if got := inDir(t, dir, "cat random t.tar db2 copy | md5sum"); got != sum {
