@@ -1,0 +1,224 @@
+package mapping
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A file that nobody has open stays open and mapped for a while, in case it is opened
+// again.
+
+// idleTime is how long a file that nobody has open stays mapped: long enough
+// for a shell to look again, short enough not to keep a filesystem busy.
+const idleTime = 60 * time.Second
+
+// idleCheck is how often idle files are looked at. One whose last name is gone
+// is given up then, so that its space is freed.
+const idleCheck = time.Second
+
+// lastUse is how a file was left by the last who had it open, or how it was when it
+// was opened.
+type lastUse struct {
+	at   time.Time
+	keep bool // it may stay mapped for a while
+	// program: somebody may run it.
+	program bool
+	// linked says that the inode had a name, and born when it was made: for
+	// who remembers what it leaves unsynced.
+	linked bool
+	born   unix.StatxTimestamp
+	// What the inode looked like.
+	size         int64
+	mtime, ctime unix.Timespec
+}
+
+// looks notes what the inode looks like.
+func (u *lastUse) looks(st *unix.Stat_t) {
+	u.size, u.mtime, u.ctime = st.Size, st.Mtim, st.Ctim
+	u.linked, u.program = st.Nlink > 0, st.Mode&0o111 != 0
+}
+
+// changed reports whether the inode looks different now.
+func (u *lastUse) changed(st *unix.Stat_t) bool {
+	return u.size != st.Size || u.mtime != st.Mtim || u.ctime != st.Ctim
+}
+
+// Release gives a reference back. With keep the file stays mapped for a while,
+// in case it is opened again; without, it is unmapped and closed with the last
+// reference. So is, in any case, a file that has no name any more, and a program
+// that is open for writing: nobody could run it (execve(2): ETXTBSY).
+func (f *File) Release(keep bool) {
+	t := f.table
+	t.mu.Lock()
+	last := f.last
+	t.mu.Unlock()
+	if f.unlike.Swap(false) || f.copying() {
+		last = f.lookAgain()
+	}
+	last.at = time.Now()
+	last.keep = keep && last.linked && !(last.program && f.Writable())
+	if last.linked && f.record.unsynced() {
+		if !keep && t.remembered.full() {
+			seen := f.Failures()
+			if err := f.Sync(&seen, false); err != nil {
+				t.log.Error("write-back before closing", "file", f.Name(), "error", err)
+			}
+		}
+		_ = f.WithDescriptor(func(fd int) error { // open: the caller has a reference
+			last.born = birth(fd)
+			return nil
+		})
+	}
+	t.mu.Lock()
+	f.last = last
+	t.mu.Unlock()
+	t.release(f)
+}
+
+// lookAgain puts the time of the last store into the inode and returns what it looks
+// like then.
+func (f *File) lookAgain() (now lastUse) {
+	var st unix.Stat_t
+	err := f.Stat(&st)
+	if err == nil && f.copying() { // what it shows is not what it is
+		err = f.WithDescriptor(func(fd int) error { return fstat(fd, &st) })
+	}
+	if err == nil {
+		now.looks(&st)
+	}
+	return now
+}
+
+// Changed notes that the inode may look different from when it was opened. Who changes
+// its mode, its owner or its times past the engine says so.
+func (f *File) Changed() {
+	if !f.unlike.Load() {
+		f.unlike.Store(true)
+	}
+}
+
+// release gives a reference back without calling it a use.
+func (t *Table) release(f *File) {
+	var drop []*File
+	t.mu.Lock()
+	f.refs--
+	if f.refs == 0 {
+		if (f.last.keep || f.kept() && f.last.linked) && !t.closed {
+			f.idleAt = t.idle.PushBack(f)
+			select {
+			case t.wake <- struct{}{}:
+			default:
+			}
+			if t.idle.Len() > t.maxIdle {
+				if oldest := t.oldestIdleLocked(); oldest != nil {
+					drop = append(drop, oldest)
+				}
+			}
+		} else {
+			drop = append(drop, f)
+		}
+	}
+	for _, f := range drop {
+		t.forgetLocked(f)
+	}
+	t.mu.Unlock()
+	for _, f := range drop {
+		f.discard()
+	}
+}
+
+// kept reports whether the file stays open when nobody uses it: mlock(2) keeps it,
+// or it has what the backing file does not have.
+func (f *File) kept() bool { return f.pinned.Load() || f.held.Load() }
+
+// oldestIdleLocked returns the file that has been idle longest and is not kept,
+// or nil. t.mu must be held.
+func (t *Table) oldestIdleLocked() *File {
+	for e := t.idle.Front(); e != nil; e = e.Next() {
+		if f := e.Value.(*File); !f.kept() {
+			return f
+		}
+	}
+	return nil
+}
+
+// forgetLocked takes f, which has no references, out of the table and remembers
+// what it leaves unsynced. t.mu must be held; the caller discards f after giving
+// it up.
+func (t *Table) forgetLocked(f *File) {
+	delete(t.files, f.id)
+	if f.last.linked && f.record.unsynced() && !f.held.Load() {
+		t.remembered.add(f.id, rememberedFile{f.record, f.size.Load(), f.last.born})
+	}
+	if f.idleAt != nil {
+		t.idle.Remove(f.idleAt)
+		f.idleAt = nil
+	}
+}
+
+// Forget gives up the file with the given identity if nobody uses it. gone says
+// that its last name was removed: what it left unsynced is of no interest any more.
+func (t *Table) Forget(id ID, gone bool) {
+	if gone {
+		defer t.remembered.forget(id)
+		defer t.modes.forget(id)
+	}
+	t.mu.Lock()
+	f := t.files[id]
+	if f == nil || f.refs > 0 || f.kept() && !gone {
+		if f != nil {
+			f.Changed()
+		}
+		t.mu.Unlock()
+		return
+	}
+	t.forgetLocked(f)
+	t.mu.Unlock()
+	f.discard()
+}
+
+// janitor gives up idle files that are old or have no name any more. It sleeps
+// without a timer while there is none.
+func (t *Table) janitor() {
+	for {
+		select {
+		case <-t.done:
+			return
+		case <-t.wake:
+		}
+		for t.sweep() {
+			select {
+			case <-t.done:
+				return
+			case <-time.After(idleCheck):
+			}
+		}
+	}
+}
+
+// sweep looks at every idle file once and reports whether any is left.
+func (t *Table) sweep() bool {
+	t.mu.Lock()
+	var idle []*File
+	for t.idle.Len() > 0 {
+		f := t.idle.Front().Value.(*File)
+		t.refLocked(f)
+		idle = append(idle, f)
+	}
+	t.mu.Unlock()
+	for _, f := range idle {
+		var st unix.Stat_t
+		err := f.WithDescriptor(func(fd int) error { return fstat(fd, &st) })
+		t.mu.Lock()
+		if err != nil || st.Nlink == 0 || time.Since(f.last.at) >= idleTime && !f.kept() {
+			f.last.keep = false
+			f.last.linked = err == nil && st.Nlink > 0
+		}
+		t.mu.Unlock()
+		t.release(f)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.idle.Len() > 0
+}
