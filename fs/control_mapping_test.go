@@ -3,7 +3,6 @@ package fs
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -11,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"mapfs/internal/need"
 	"mapfs/mapping"
 )
 
@@ -326,9 +326,7 @@ func TestMappingsManyNames(t *testing.T) {
 // TestMappingsOfOthers: who may not read a file learns nothing of its mappings, and
 // nobody but the owner and root changes any.
 func TestMappingsOfOthers(t *testing.T) {
-	if _, err := exec.LookPath("setpriv"); err != nil {
-		t.Skipf("needs setpriv: %v", err)
-	}
+	need.Tool(t, "setpriv")
 	backing, mnt := mounted(t, Options{AllowOther: true, DefaultPermissions: true})
 	// Whoever it is has to get to the mount.
 	for dir := filepath.Dir(backing); dir != "/"; dir = filepath.Dir(dir) {

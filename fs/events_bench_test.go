@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"mapfs/internal/need"
 	"mapfs/mapping"
 )
 
@@ -65,9 +66,7 @@ func benchEngine(b *testing.B, observer mapping.Observer) (read func()) {
 // of several tries.
 func benchMountedRead(b *testing.B) time.Duration {
 	b.Helper()
-	if _, err := os.Stat("/dev/fuse"); err != nil || os.Geteuid() != 0 {
-		b.Skipf("SKIPPED, NOT MEASURED: needs /dev/fuse and root: %v, user %d", err, os.Geteuid())
-	}
+	need.FUSE(b)
 	dir := b.TempDir()
 	opts := Options{Backing: filepath.Join(dir, "backing"), Mountpoint: filepath.Join(dir, "mnt"), DefaultPermissions: true}
 	for _, d := range []string{opts.Backing, opts.Mountpoint} {

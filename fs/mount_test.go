@@ -9,18 +9,15 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"mapfs/internal/need"
 )
 
 // mounted serves a fresh backing directory from this process. Whoever uses the
 // mount must be another process: this one could wait for itself.
 func mounted(t *testing.T, opts Options) (backing, mountpoint string) {
 	t.Helper()
-	if _, err := os.Stat("/dev/fuse"); err != nil || os.Geteuid() != 0 {
-		if strings.Contains(os.Getenv("MAPFS_REQUIRE"), "fuse") {
-			t.Fatalf("FUSE is required and not usable: %v, user %d", err, os.Geteuid())
-		}
-		t.Skipf("needs /dev/fuse and root: %v, user %d", err, os.Geteuid())
-	}
+	need.FUSE(t)
 	dir := t.TempDir()
 	opts.Backing, opts.Mountpoint = filepath.Join(dir, "backing"), filepath.Join(dir, "mnt")
 	for _, d := range []string{opts.Backing, opts.Mountpoint} {

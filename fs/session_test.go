@@ -14,6 +14,7 @@ import (
 	"bazil.org/fuse"
 	"golang.org/x/sys/unix"
 
+	"mapfs/internal/need"
 	"mapfs/mapping"
 )
 
@@ -411,9 +412,7 @@ func decodeDirents(t *testing.T, b []byte) (names []string, next int64) {
 // TestCreateAsClient: what a client creates is the client's, by the rules of the
 // backing filesystem, and the daemon is itself again afterwards.
 func TestCreateAsClient(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
+	need.Root(t)
 	s := unmounted(t)
 	if err := os.Chmod(s.opts.Backing, 0o700); err != nil { // closed to the client: the kernel has decided
 		t.Fatal(err)

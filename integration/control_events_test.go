@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"mapfs/internal/need"
 )
 
 // eventLine is how a line of events begins: TIME SEQ KIND PATH.
@@ -264,7 +266,7 @@ func TestControlEventsReaders(t *testing.T) {
 		w.wait()
 	})
 	t.Run("tail", func(t *testing.T) {
-		requireTool(t, "stdbuf")
+		need.Tool(t, "stdbuf")
 		last := m.touched(t)
 		for _, args := range [][]string{{"tail", "-f"},
 			// tail keeps what it writes first in a buffer until its first end of file.
@@ -433,7 +435,7 @@ func TestControlEventsUnmount(t *testing.T) {
 	})
 	t.Run("forced", func(t *testing.T) {
 		m := mountT(t, tempDir(t))
-		requireRoot(t)
+		need.Root(t)
 		cat := m.startCat(t)
 		// umount -f ends the session under its users.
 		if _, err := runErr("umount", "-f", m.dir); err != nil {

@@ -165,7 +165,7 @@ var pagesChecks = []check{
 	}},
 	{name: "pages_against_cachestat", mountOnly: true, run: func(c *checkT) {
 		if !c.kernelTellsDirty() {
-			c.skip("cachestat: %s", c.value(c.tree("status"), "source_cachestat"))
+			c.skip("dirty-pages", "%s", c.value(c.tree("status"), "source_cachestat"))
 		}
 		// The file is mapped at times, so that both ways are compared.
 		fd := c.open(c.path("f"), unix.O_CREAT|unix.O_RDWR, 0o644)

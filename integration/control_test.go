@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"mapfs/internal/need"
 )
 
 // controlChecks is the table of what the control tree promises to one process
@@ -23,7 +25,7 @@ func controlChecks() []check {
 // TestControl runs the table on mounts of ext4 and of tmpfs, whose pages the
 // kernel tells of in different ways.
 func TestControl(t *testing.T) {
-	requireRoot(t)
+	need.Root(t)
 	requireFUSE(t)
 	eachFS(t, func(t *testing.T, top string) {
 		backing := subDir(t, top, "backing")

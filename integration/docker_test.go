@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/txtar"
+
+	"mapfs/internal/need"
 )
 
 const (
@@ -28,10 +30,10 @@ const (
 func requireDocker(t testing.TB) {
 	t.Helper()
 	if _, err := exec.LookPath("docker"); err != nil {
-		missing(t, "docker", "%v", err)
+		need.Missing(t, "docker", "%v", err)
 	}
 	if _, err := runErr("docker", "version"); err != nil {
-		missing(t, "docker", "%v", err)
+		need.Missing(t, "docker", "%v", err)
 	}
 }
 
@@ -72,7 +74,7 @@ type container struct {
 func startContainer(t testing.TB, opts ...string) *container {
 	t.Helper()
 	requireFUSE(t)
-	requireRoot(t)
+	need.Root(t)
 	image := dockerImage(t)
 	top := tempDir(t)
 	c := &container{t: t, backing: subDir(t, top, "backing"), mnt: sharedDir(t, top)}

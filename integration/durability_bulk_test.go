@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"mapfs/internal/need"
 )
 
 var walkFiles = flag.Int("files", 20_000, "how many files the walk of TestWalk goes through")
@@ -73,7 +75,7 @@ func TestBlockSizes(t *testing.T) {
 
 // TestWalk visits many more files than the daemon may have descriptors.
 func TestWalk(t *testing.T) {
-	requireTool(t, "prlimit")
+	need.Tool(t, "prlimit")
 	const limit, perDir = 1024, 500
 	dir := ext4Dir(t)
 	for i := range *walkFiles {

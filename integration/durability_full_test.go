@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"mapfs/internal/need"
 )
 
 // ballastSize is what a test can free on a full file system by removing one file.
@@ -16,7 +18,7 @@ const ballastSize = 2 << 20
 // that can be removed when the rest is full and a file `old` of 64 KiB.
 func eachSmallFS(t *testing.T, f func(t *testing.T, dir string)) {
 	t.Helper()
-	requireRoot(t)
+	need.Root(t)
 	with := func(t *testing.T, dir string) {
 		for name, size := range map[string]int{"ballast": ballastSize, "old": 64 << 10} {
 			data := make([]byte, size)

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"mapfs/internal/need"
 )
 
 const (
@@ -26,44 +28,16 @@ const (
 	exitLimit = 30 * time.Second
 )
 
-// missing skips the test because feature is not here, or fails it if
-// MAPFS_REQUIRE names the feature.
-func missing(t testing.TB, feature, format string, args ...any) {
-	t.Helper()
-	why := feature + " is not available: " + fmt.Sprintf(format, args...)
-	if slices.Contains(strings.Split(os.Getenv("MAPFS_REQUIRE"), ","), feature) {
-		t.Fatalf("%s (required by MAPFS_REQUIRE)", why)
-	}
-	t.Skipf("SKIPPED, NOT TESTED: %s", why)
-}
-
 // requireFUSE skips or fails the test where nothing can be mounted.
 func requireFUSE(t testing.TB) {
 	t.Helper()
 	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
 	if err != nil {
-		missing(t, "fuse", "%v", err)
+		need.Missing(t, "fuse", "%v", err)
 	}
 	f.Close()
 	if _, err := exec.LookPath("fusermount3"); err != nil {
-		missing(t, "fuse", "%v (install the package fuse3)", err)
-	}
-}
-
-// requireRoot skips or fails the test for a user who cannot mount file systems
-// of his own or become others.
-func requireRoot(t testing.TB) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		missing(t, "root", "the tests run as user %d", os.Geteuid())
-	}
-}
-
-// requireTool skips or fails the test where a program is not installed.
-func requireTool(t testing.TB, name string) {
-	t.Helper()
-	if _, err := exec.LookPath(name); err != nil {
-		missing(t, name, "%v", err)
+		need.Missing(t, "fuse", "%v (install the package fuse3)", err)
 	}
 }
 
@@ -127,7 +101,7 @@ func tmpfsDir(t testing.TB) string {
 		return dir
 	}
 	if _, err := os.Stat("/dev/shm"); err != nil || fsType(t, "/dev/shm") != unix.TMPFS_MAGIC {
-		missing(t, "tmpfs", "not root, and /dev/shm is no tmpfs")
+		need.Missing(t, "tmpfs", "not root, and /dev/shm is no tmpfs")
 	}
 	return tempDirIn(t, "/dev/shm")
 }
@@ -136,8 +110,8 @@ func tmpfsDir(t testing.TB) string {
 // loop device and returns its root.
 func mountImage(t testing.TB, fstype string, size int64) string {
 	t.Helper()
-	requireRoot(t)
-	requireTool(t, "mkfs."+fstype)
+	need.Root(t)
+	need.Tool(t, "mkfs."+fstype)
 	top := tempDir(t)
 	image := filepath.Join(top, "image")
 	if err := os.WriteFile(image, nil, 0o600); err != nil {
@@ -156,7 +130,7 @@ func mountImage(t testing.TB, fstype string, size int64) string {
 func mountFor(t testing.TB, dir string, args ...string) {
 	t.Helper()
 	if out, err := runErr("mount", args...); err != nil {
-		missing(t, "mount", "mount %q: %v %s", args, err, out)
+		need.Missing(t, "mount", "mount %q: %v %s", args, err, out)
 	}
 	t.Cleanup(func() {
 		if _, err := runErr("umount", dir); err != nil {

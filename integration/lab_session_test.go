@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"mapfs/internal/need"
 )
 
 // labDir returns the scratch directory of the one lab session below parent.
@@ -23,7 +25,7 @@ func labDir(t *testing.T, parent string) string {
 func startLab(t *testing.T) (term *terminal, parent string) {
 	t.Helper()
 	requireFUSE(t)
-	requireTool(t, "bash")
+	need.Tool(t, "bash")
 	parent = tempDir(t)
 	t.Cleanup(func() {
 		for _, left := range clearMounts(t, parent) {

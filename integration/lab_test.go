@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mapfs/docs/lab"
+	"mapfs/internal/need"
 )
 
 // update makes the tests of transcripts write what the commands print, instead
@@ -34,7 +35,7 @@ const quickRace = "GORACE=atexit_sleep_ms=0"
 // startLabShell mounts DIR/backing on DIR/mnt, both new, and starts bash in dir.
 func startLabShell(t *testing.T, dir string) *labShell {
 	t.Helper()
-	requireTool(t, "bash")
+	need.Tool(t, "bash")
 	m := mountWith(t, subDir(t, dir, "backing"), mountConfig{dir: subDir(t, dir, "mnt")})
 	bin := subDir(t, tempDir(t), "bin")
 	if err := os.Symlink(mapfsBin, filepath.Join(bin, "mapfs")); err != nil {

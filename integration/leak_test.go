@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"mapfs/internal/need"
 )
 
 // settleLimit is how long the daemon may take to let go of what is removed: the
@@ -65,7 +67,7 @@ func freeBlocks(t testing.TB, dir string) uint64 {
 // TestLeakManyFiles walks more files than the daemon may have descriptors or
 // mappings.
 func TestLeakManyFiles(t *testing.T) {
-	requireTool(t, "prlimit")
+	need.Tool(t, "prlimit")
 	dir := tmpfsDir(t)
 	const files, most = 3000, 100
 	for i := range files {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"mapfs/internal/need"
 	"mapfs/mapping"
 )
 
@@ -170,7 +171,7 @@ func firstWords(text string) (words []string) {
 
 // TestManualFormat lets mandoc(1) read the pages: it has nothing to warn of.
 func TestManualFormat(t *testing.T) {
-	requireTool(t, "mandoc")
+	need.Tool(t, "mandoc")
 	for _, page := range []string{"mapfs.1", "mapfs-control.5"} {
 		out, err := runErr("mandoc", "-T", "lint", "-W", "warning", filepath.Join("..", "docs", "man", page))
 		if err != nil || out != "" {
@@ -231,7 +232,7 @@ func TestManualTree(t *testing.T) {
 
 // TestManualXattrs holds the list of extended attributes to a live mount.
 func TestManualXattrs(t *testing.T) {
-	requireTool(t, "getfattr")
+	need.Tool(t, "getfattr")
 	m := mountT(t, ext4Dir(t), "xattr_stats")
 	documented := readManual(t, "mapfs-control.5").first(t, "xattrs")
 	run(t, "touch", m.path("f"))

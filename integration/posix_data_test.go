@@ -267,7 +267,7 @@ var dataChecks = []check{
 	{name: "direct_io", run: func(c *checkT) {
 		fd, err := unix.Open(c.path("f"), unix.O_CREAT|unix.O_RDWR|unix.O_DIRECT, 0o644)
 		if _, nativeErr := unix.Open(c.native()+"/g", unix.O_CREAT|unix.O_RDWR|unix.O_DIRECT, 0o644); nativeErr != nil {
-			c.skip("O_DIRECT on the native directory: %v", nativeErr)
+			c.skip("O_DIRECT", "%v", nativeErr)
 		}
 		c.ok(err, "open")
 		defer unix.Close(fd)

@@ -14,6 +14,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"mapfs/internal/need"
 )
 
 // check is one row of the POSIX table. The same check runs on a plain directory
@@ -36,7 +38,7 @@ func posixChecks() []check {
 // TestPOSIX runs the table on a plain directory and on a mount of one, on ext4
 // and on tmpfs.
 func TestPOSIX(t *testing.T) {
-	requireRoot(t)
+	need.Root(t)
 	eachFS(t, func(t *testing.T, top string) {
 		t.Run("plain", func(t *testing.T) {
 			dir := subDir(t, top, "plain")
@@ -96,8 +98,9 @@ func runCheck(t *testing.T, dir, backing, name string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if why, ok := strings.CutPrefix(out, "skip: "); ok {
-		t.Skipf("SKIPPED, NOT TESTED: %s", strings.TrimSpace(why))
+	if text, ok := strings.CutPrefix(out, "skip: "); ok {
+		feature, why, _ := strings.Cut(strings.TrimSpace(text), ": ")
+		need.Missing(t, feature, "%s", why)
 	}
 }
 
@@ -197,9 +200,10 @@ func (c *checkT) fail(msg string) {
 	panic(checkFailed(where + msg))
 }
 
-// skip is for checks that the file system below cannot support at all.
-func (c *checkT) skip(format string, args ...any) {
-	panic(checkSkipped(fmt.Sprintf(format, args...)))
+// skip is for checks that the file system below cannot support at all. feature is what
+// it lacks, as MAPFS_REQUIRE calls it.
+func (c *checkT) skip(feature, format string, args ...any) {
+	panic(checkSkipped(feature + ": " + fmt.Sprintf(format, args...)))
 }
 
 // native is a directory of the file system below the mount, or c.dir on a plain

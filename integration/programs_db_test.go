@@ -12,6 +12,8 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+
+	"mapfs/internal/need"
 )
 
 func init() {
@@ -52,7 +54,7 @@ func sqlite(t testing.TB, db, script string) string {
 // journal, a write-ahead log with its shared-memory index, and reads through a
 // mapping of its own.
 func TestSQLite(t *testing.T) {
-	requireTool(t, "sqlite3")
+	need.Tool(t, "sqlite3")
 	for name, pragmas := range map[string]string{
 		"rollback":      "PRAGMA journal_mode=DELETE;\n",
 		"rollback-mmap": "PRAGMA journal_mode=TRUNCATE;\nPRAGMA mmap_size=268435456;\n",
@@ -83,7 +85,7 @@ func TestSQLite(t *testing.T) {
 // TestSQLiteTogether has several processes write one database at once: locks
 // and, with a log, shared memory are between them.
 func TestSQLiteTogether(t *testing.T) {
-	requireTool(t, "sqlite3")
+	need.Tool(t, "sqlite3")
 	const writers, rows = 3, 40
 	for _, mode := range []string{"DELETE", "WAL"} {
 		t.Run(mode, func(t *testing.T) {
@@ -120,7 +122,7 @@ func TestSQLiteTogether(t *testing.T) {
 // file: it depends on the kernel keeping the two the same.
 func TestLMDB(t *testing.T) {
 	for _, tool := range []string{"mdb_load", "mdb_dump", "mdb_stat", "mdb_copy"} {
-		requireTool(t, tool)
+		need.Tool(t, tool)
 	}
 	load := func(round int) string {
 		var b strings.Builder

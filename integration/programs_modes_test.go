@@ -4,6 +4,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"mapfs/internal/need"
 )
 
 // programsOfAll is what programs do in the modes that copy: git, SQLite and tar
@@ -42,8 +44,8 @@ func TestProgramsStaged(t *testing.T) {
 // they made through it and in BACKING.
 func programsKeep(t *testing.T, opts ...string) {
 	t.Helper()
-	requireTool(t, "git")
-	requireTool(t, "sqlite3")
+	need.Tool(t, "git")
+	need.Tool(t, "sqlite3")
 	eachFS(t, func(t *testing.T, dir string) {
 		m := mountT(t, dir, opts...)
 		sum := inDir(t, m.dir, programsOfAll, gitEnv...)
@@ -58,8 +60,8 @@ func programsKeep(t *testing.T, opts ...string) {
 
 // TestProgramsPrivate: the same, and nothing but names reaches BACKING.
 func TestProgramsPrivate(t *testing.T) {
-	requireTool(t, "git")
-	requireTool(t, "sqlite3")
+	need.Tool(t, "git")
+	need.Tool(t, "sqlite3")
 	eachFS(t, func(t *testing.T, dir string) {
 		m := mountT(t, dir, "mode=private")
 		inDir(t, m.dir, programsOfAll, gitEnv...)

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"mapfs/internal/need"
 )
 
 // programLimit bounds one run of a program that has much to do.
@@ -37,7 +39,7 @@ var gitEnv = []string{
 // TestGit clones a repository onto the mount, works in it, packs and checks it.
 // git maps its packs and index and writes by rename and link.
 func TestGit(t *testing.T) {
-	requireTool(t, "git")
+	need.Tool(t, "git")
 	const work = `
 cd clone
 test -z "$(git status --porcelain)"
@@ -86,7 +88,7 @@ git commit -qm one`, gitEnv...)
 // TestGoBuild builds this project in a copy of it on the mount and runs what
 // came out, from the mount.
 func TestGoBuild(t *testing.T) {
-	requireTool(t, "go")
+	need.Tool(t, "go")
 	source, err := filepath.Abs("..")
 	if err != nil {
 		t.Fatal(err)
@@ -190,7 +192,7 @@ func TestCopies(t *testing.T) {
 			test -z "$(rsync -aHSnic --numeric-ids --delete "$FROM/" "$TO/")"`},
 	} {
 		t.Run(c.tool, func(t *testing.T) {
-			requireTool(t, c.tool)
+			need.Tool(t, c.tool)
 			eachFS(t, func(t *testing.T, dir string) {
 				m := mountT(t, dir)
 				top := tempDir(t)

@@ -5,6 +5,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"mapfs/internal/need"
 )
 
 // changedRow matches a row with n changed pages between what is before them, the
@@ -46,7 +48,7 @@ const legendOnScreen = "R resident  D dirty  W under writeback  C copied  U unsy
 
 // TestScreenPages looks at `mapfs pages` in terminals of several sizes.
 func TestScreenPages(t *testing.T) {
-	requireTool(t, "tmux")
+	need.Tool(t, "tmux")
 	eachFS(t, func(t *testing.T, dir string) {
 		m := mountT(t, dir)
 		file := m.path("a file")
@@ -103,7 +105,7 @@ func TestScreenPages(t *testing.T) {
 
 // TestScreenWatch keeps `mapfs watch` open beside writes and syncs.
 func TestScreenWatch(t *testing.T) {
-	requireTool(t, "tmux")
+	need.Tool(t, "tmux")
 	eachFS(t, func(t *testing.T, dir string) {
 		m := mountT(t, dir)
 		file := m.path("file")
@@ -183,7 +185,7 @@ func TestScreenWatch(t *testing.T) {
 
 // TestScreenWatchDaemonDies kills the daemon under the eyes of a watcher.
 func TestScreenWatchDaemonDies(t *testing.T) {
-	requireTool(t, "tmux")
+	need.Tool(t, "tmux")
 	m := mountT(t, ext4Dir(t))
 	file := m.path("file")
 	dd(t, "of="+file, "count=3")
@@ -197,7 +199,7 @@ func TestScreenWatchDaemonDies(t *testing.T) {
 
 // TestScreenEvents follows events, and ends that as a person does.
 func TestScreenEvents(t *testing.T) {
-	requireTool(t, "tmux")
+	need.Tool(t, "tmux")
 	m := mountT(t, ext4Dir(t))
 	file := m.path("file")
 	dd(t, "of="+file, "count=1")

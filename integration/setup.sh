@@ -16,7 +16,7 @@ attr:setfattr acl:setfacl
 e2fsprogs:mkfs.ext4 xfsprogs:mkfs.xfs
 git:git lmdb-utils:mdb_load rsync:rsync sqlite3:sqlite3 tar:tar
 gcc:gcc libc6-dev:/usr/include/stdio.h
-mandoc:mandoc strace:strace tmux:tmux util-linux:mount"
+mandoc:mandoc strace:strace tmux:tmux util-linux:mount util-linux:setpriv bsdextrautils:hexdump"
 
 # The last line is what it takes to build libfuse's example passthrough_hp.
 bench_needs="$mount_needs

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"mapfs/internal/need"
 )
 
 // screenLimit bounds the time until a screen shows what it should.
@@ -27,7 +29,7 @@ const ended = "ENDED WITH STATUS "
 // program's own, in addition to that of a terminal with colors.
 func startTerminal(t testing.TB, width, height int, env []string, program ...string) *terminal {
 	t.Helper()
-	requireTool(t, "tmux")
+	need.Tool(t, "tmux")
 	term := &terminal{t: t, socket: filepath.Join(tempDir(t), "tmux")}
 	// In the foreground, so that it ends with the test whatever happens.
 	server := exec.Command("tmux", "-D", "-u", "-S", term.socket, "-f", "/dev/null")

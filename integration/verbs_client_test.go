@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"mapfs/internal/need"
 )
 
 // startHold starts `mapfs hold` and reads its first line.
@@ -127,7 +129,7 @@ func TestVerbsFaults(t *testing.T) {
 // TestVerbsPokeNoSpace stores to a hole of a full filesystem, which is SIGBUS on
 // a page that the file has.
 func TestVerbsPokeNoSpace(t *testing.T) {
-	requireRoot(t)
+	need.Root(t)
 	dir := subDir(t, tempDir(t), "full")
 	mountFor(t, dir, "-t", "tmpfs", "-o", "size=64k", "mapfs-test", dir)
 	file := filepath.Join(dir, "holes")

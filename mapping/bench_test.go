@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"mapfs/internal/need"
 )
 
 // discard is an Outlet like a FUSE session's: it has a header to send first.
@@ -34,7 +36,7 @@ func benchFile(t testing.TB) *File {
 	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "mapping-bench-")
 	if err != nil {
-		t.Skip(err)
+		need.Missing(t, "tmpfs", "%v", err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	f := openTest(t, newTestTable(t, Config{}, nil), filepath.Join(dir, "f"))

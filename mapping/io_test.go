@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"mapfs/internal/need"
 )
 
 // TestWriteReadSweep writes every combination of offset and length around the
@@ -207,7 +209,7 @@ func smallTmpfs(t *testing.T, size string) string {
 	t.Helper()
 	dir := t.TempDir()
 	if err := unix.Mount("none", dir, "tmpfs", 0, "size="+size); err != nil {
-		t.Skipf("no tmpfs can be mounted here: %v", err)
+		need.Missing(t, "tmpfs", "it cannot be mounted: %v", err)
 	}
 	t.Cleanup(func() {
 		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"mapfs/internal/need"
 )
 
 // onEachFS runs test on a disk filesystem and on tmpfs, which keep bytes past
@@ -27,7 +29,7 @@ func onEachFS(t *testing.T, test func(t *testing.T, dir string)) {
 				t.Fatal(err)
 			}
 			if isTmpfs := st.Type == unix.TMPFS_MAGIC; isTmpfs != (fs.name == "tmpfs") {
-				t.Skipf("%s is not on %s here", fs.parent, fs.name)
+				need.Missing(t, fs.name, "%s is on another filesystem", fs.parent)
 			}
 			test(t, dir)
 		})

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"mapfs/internal/need"
 )
 
 // probeTest returns the kernel's sources for a directory.
@@ -96,7 +98,7 @@ func TestKernelDoesNotContradict(t *testing.T) {
 	dir := t.TempDir()
 	k := probeTest(t, dir)
 	if k.Cachestat != "" {
-		t.Skipf("cachestat: %s", k.Cachestat)
+		need.Missing(t, "cachestat", "%s", k.Cachestat)
 	}
 	f := openTest(t, newTestTable(t, Config{}, nil), filepath.Join(dir, "f"))
 	mustWrite(t, f, pattern(int(64*PageSize), 1), 0)
@@ -122,7 +124,7 @@ func TestInspectHugeSparse(t *testing.T) {
 	dir := t.TempDir()
 	k := probeTest(t, dir)
 	if !k.cachestat {
-		t.Skipf("cachestat: %s", k.Cachestat)
+		need.Missing(t, "cachestat", "%s", k.Cachestat)
 	}
 	f := openTest(t, newTestTable(t, Config{}, nil), filepath.Join(dir, "f"))
 	const size = 1 << 40
@@ -236,7 +238,7 @@ func TestLockedFilesStay(t *testing.T) {
 		f = table.Find(f.ID())
 	}
 	if err := f.Mlock(0, 0); err != nil {
-		t.Skipf("mlock: %v", err)
+		need.Missing(t, "mlock", "%v", err)
 	}
 	f.Release(false)
 	for _, name := range []string{"a", "b", "c"} {
@@ -296,7 +298,7 @@ func TestCommands(t *testing.T) {
 			errnoIs(t, f.Msync(c.off, c.length, c.flags), c.want)
 		}
 		if err := f.Mlock(0, PageSize); err != nil {
-			t.Skipf("mlock: %v", err)
+			need.Missing(t, "mlock", "%v", err)
 		}
 		errnoIs(t, f.Msync(0, 0, unix.MS_INVALIDATE), syscall.EBUSY)
 		if f.tryDropMapping() {

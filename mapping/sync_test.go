@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"mapfs/internal/need"
 )
 
 // failing returns system calls of which write-back fails while *fail is set, and
@@ -71,7 +73,7 @@ func TestRedirtyAfterFailure(t *testing.T) {
 	defer os.RemoveAll(dir)
 	var fs unix.Statfs_t
 	if err := unix.Statfs(dir, &fs); err != nil || fs.Type == unix.TMPFS_MAGIC {
-		t.Skip("needs a filesystem that counts dirty pages")
+		need.Missing(t, "disk", "%s is on a filesystem that does not count dirty pages", dir)
 	}
 	sys := newSystem()
 	real := *sys
@@ -107,7 +109,7 @@ func TestRedirtyAfterFailure(t *testing.T) {
 		}
 		dirty, err := dirtyPages(f.fd, 8*PageSize)
 		if err != nil {
-			t.Skipf("cachestat: %v", err)
+			need.Missing(t, "cachestat", "%v", err)
 		}
 		if dirty < 8 {
 			t.Errorf("%s: the kernel counts %d dirty pages before the second write-back, want 8", name, dirty)

@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"mapfs/internal/need"
 )
 
 // TestHold has conversations: what is said, and what is answered after the line
@@ -61,7 +63,7 @@ error: wait SECONDS: not a number of seconds
 `},
 	}
 	if os.Getpagesize() != 4096 {
-		t.Skip("SKIPPED, NOT TESTED: the conversations are about pages of 4096 bytes")
+		need.Missing(t, "pages-of-4096", "pages have %d bytes here", os.Getpagesize())
 	}
 	for _, test := range tests {
 		clientDir(t)

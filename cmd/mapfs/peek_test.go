@@ -9,6 +9,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"mapfs/internal/need"
 )
 
 // clientDir is a directory with files for the verbs that map files themselves,
@@ -218,9 +220,7 @@ func TestClientHelpAndCompletion(t *testing.T) {
 
 // TestDump holds the dump against hexdump(1), byte for byte.
 func TestDump(t *testing.T) {
-	if _, err := exec.LookPath("hexdump"); err != nil {
-		t.Skip("SKIPPED, NOT TESTED: hexdump is not installed")
-	}
+	need.Tool(t, "hexdump")
 	repeats := bytes.Repeat([]byte("0123456789abcdef"), 5)
 	mixed := append(append(append([]byte{}, repeats...), "different"...), make([]byte, 100)...)
 	path := filepath.Join(t.TempDir(), "f")
