@@ -79,8 +79,8 @@ func (s *Session) stat(n *node, st *unix.Stat_t) error {
 		// Closed just now.
 	}
 	if p, err := s.locate(n, st); err == nil {
+		s.files.StatHeld(st, p.dir.fd, p.name)
 		s.leave(p)
-		s.files.StatHeld(st)
 		return nil
 	}
 	// Removed, but somebody is in it or on the way to it.
@@ -122,10 +122,10 @@ func (w *worker) setattr(r *fuse.SetattrRequest) error {
 // inodeSet tells the engine that a client has changed a file's inode. times: its times
 // are those of the inode from now on, whatever was stored before.
 func (s *Session) inodeSet(n *node, times bool) {
+	if times {
+		s.files.TimesSet(n.key)
+	}
 	if f := s.files.Find(n.key); f != nil {
-		if times {
-			f.TimesSet()
-		}
 		f.Changed()
 		f.Unref()
 	}

@@ -266,7 +266,7 @@ func (w *worker) control(request fuse.Request) error {
 	case *fuse.PollRequest:
 		return w.controlPoll(r)
 	case *fuse.ReleaseRequest:
-		w.s.handles.remove(r.Handle).close()
+		w.s.closeHandle(r.Handle).close()
 		return w.ok()
 	case *fuse.FlushRequest, *fuse.FsyncRequest, *fuse.AccessRequest:
 		return w.ok()
@@ -355,7 +355,12 @@ func (w *worker) controlGetattr(n *controlNode) error {
 // controlOpen opens a file or a directory of the control tree.
 func (w *worker) controlOpen(n *controlNode, r *fuse.OpenRequest) error {
 	if n.kind == controlMirror {
-		return w.openMirror(n)
+		// The directory of the mount, of which readdir then shows directories only.
+		out, err := w.s.openDir(n.target, &r.Header, true)
+		if err != nil {
+			return err
+		}
+		return w.send(bytesOf(&out))
 	}
 	// Events name every file, so they are for who may see every file.
 	if !w.s.mayRead(&r.Header, n.target) || n.kind == rootEvents && r.Uid != 0 && r.Uid != w.s.uid {
@@ -364,9 +369,13 @@ func (w *worker) controlOpen(n *controlNode, r *fuse.OpenRequest) error {
 	if n.explicit != nil && !w.s.mayOpen(&r.Header, n) {
 		return syscall.EACCES
 	}
-	h := &handle{control: w.s.openControl(n, r)}
-	if h.control == nil {
-		return syscall.ENXIO
+	if err := w.s.admit(r.Uid); err != nil {
+		return err
+	}
+	h := &handle{control: w.s.openControl(n, r), user: r.Uid}
+	if err := w.s.admitText(h); err != nil {
+		w.s.dismiss(r.Uid)
+		return err
 	}
 	out := openOut{Fh: uint64(w.s.handles.add(h)), OpenFlags: uint32(fuse.OpenDirectIO)}
 	return w.send(bytesOf(&out))
@@ -411,23 +420,6 @@ func (s *Session) openControl(n *controlNode, r *fuse.OpenRequest) controlHandle
 		return &mappingMemoryHandle{explicit: n.explicit}
 	}
 	return nil
-}
-
-// openMirror opens a directory below files: the directory of the mount, of which
-// readdir then shows directories only.
-func (w *worker) openMirror(n *controlNode) error {
-	d, err := w.s.dir(n.target)
-	if err != nil {
-		return err
-	}
-	defer w.s.dirs.put(d)
-	fd, err := unix.Openat(d.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	h := &handle{dir: &dirHandle{fd: fd, dev: n.target.key.Dev, mirror: true}}
-	out := openOut{Fh: uint64(w.s.handles.add(h))}
-	return w.send(bytesOf(&out))
 }
 
 func (w *worker) controlRead(r *fuse.ReadRequest) error {

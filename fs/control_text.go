@@ -169,6 +169,11 @@ func (s *Session) backingSize(n *node, size int64) int64 {
 			return backing
 		}
 	}
+	var st unix.Stat_t
+	if p, err := s.locate(n, &st); err == nil {
+		s.leave(p)
+		return st.Size
+	}
 	return size
 }
 

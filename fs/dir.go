@@ -25,7 +25,7 @@ func (w *worker) lookup(r *fuse.LookupRequest) error {
 	var st unix.Stat_t
 	switch err := unix.Fstatat(p.dir.fd, r.Name, &st, unix.AT_SYMLINK_NOFOLLOW); err {
 	case nil:
-		return w.sendEntry(&st, link{r.Node, r.Name})
+		return w.sendEntry(&st, p, r.Node)
 	case syscall.ENOENT:
 		var out entryOut
 		setTimeout(&out.EntryValid, &out.EntryValidNsec, w.s.opts.EntryTimeout)
@@ -35,17 +35,18 @@ func (w *worker) lookup(r *fuse.LookupRequest) error {
 	}
 }
 
-// sendEntry answers with the node that stat(2) spoke of.
-func (w *worker) sendEntry(st *unix.Stat_t, l link) error {
+// sendEntry answers with the node that stat(2) found at p, in the directory with the
+// given number.
+func (w *worker) sendEntry(st *unix.Stat_t, p place, dir fuse.NodeID) error {
 	var out entryOut
-	w.s.fillEntry(&out, st, l)
+	w.s.fillEntry(&out, st, p, dir)
 	return w.send(bytesOf(&out))
 }
 
-// fillEntry makes the entry of the inode that stat(2) spoke of, and counts the
-// lookup.
-func (s *Session) fillEntry(out *entryOut, st *unix.Stat_t, l link) *node {
-	n := s.nodes.look(st, l)
+// fillEntry makes the entry of the inode that stat(2) found at p, in the directory with
+// the given number, and counts the lookup.
+func (s *Session) fillEntry(out *entryOut, st *unix.Stat_t, p place, dir fuse.NodeID) *node {
+	n := s.nodes.look(st, link{dir, p.name})
 	if f := n.openFile(); f != nil {
 		// The engine knows of stores that have not reached the time stamps.
 		var now unix.Stat_t
@@ -53,7 +54,7 @@ func (s *Session) fillEntry(out *entryOut, st *unix.Stat_t, l link) *node {
 			*st = now
 		}
 	} else {
-		s.files.StatHeld(st)
+		s.files.StatHeld(st, p.dir.fd, p.name)
 	}
 	out.Nodeid = uint64(n.id)
 	setTimeout(&out.EntryValid, &out.EntryValidNsec, s.opts.EntryTimeout)
@@ -62,13 +63,13 @@ func (s *Session) fillEntry(out *entryOut, st *unix.Stat_t, l link) *node {
 	return n
 }
 
-// sendNew answers with what was just made at p.
-func (w *worker) sendNew(p place, l link) error {
+// sendNew answers with what was just made at p, in the directory with the given number.
+func (w *worker) sendNew(p place, dir fuse.NodeID) error {
 	var st unix.Stat_t
 	if err := unix.Fstatat(p.dir.fd, p.name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return os.NewSyscallError("fstatat", err)
 	}
-	return w.sendEntry(&st, l)
+	return w.sendEntry(&st, p, dir)
 }
 
 // make runs create, which makes the entry name in the directory dir in the
@@ -82,7 +83,7 @@ func (w *worker) make(h *fuse.Header, name string, create func(dirfd int, name s
 	if err := w.s.as(h, func() error { return create(p.dir.fd, p.name) }); err != nil {
 		return err
 	}
-	return w.sendNew(p, link{h.Node, name})
+	return w.sendNew(p, h.Node)
 }
 
 func (w *worker) mkdir(r *fuse.MkdirRequest) error {
@@ -128,7 +129,7 @@ func (w *worker) link(r *fuse.LinkRequest) error {
 	if err := unix.Linkat(unix.AT_FDCWD, procPath(fd), p.dir.fd, p.name, unix.AT_SYMLINK_FOLLOW); err != nil {
 		return os.NewSyscallError("linkat", err)
 	}
-	return w.sendNew(p, link{r.Node, r.NewName})
+	return w.sendNew(p, r.Node)
 }
 
 // remove removes a name.

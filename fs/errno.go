@@ -9,8 +9,11 @@ import (
 // errno at the bottom of the chain, or EIO for what has none.
 func errnoOf(err error) syscall.Errno {
 	var errno syscall.Errno
-	if errors.As(err, &errno) && errno != 0 {
-		return errno
+	switch {
+	case !errors.As(err, &errno) || errno == 0:
+		return syscall.EIO
+	case errno == syscall.EMFILE:
+		return syscall.ENFILE // it is the daemon that has too many open, and not the client
 	}
-	return syscall.EIO
+	return errno
 }

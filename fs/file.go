@@ -203,31 +203,43 @@ func (w *worker) open(r *fuse.OpenRequest) error {
 	if n.kind != modeRegular {
 		return syscall.ENXIO // the kernel opens everything else itself
 	}
-	var st unix.Stat_t
-	f, err := w.s.acquireLooked(n, wantOf(r.Flags), &st)
-	if err != nil {
+	if err := w.s.admit(r.Uid); err != nil {
 		return err
 	}
-	if r.Flags&fuse.OpenTruncate != 0 {
-		if err := f.Truncate(0); err != nil {
-			f.Release(true)
-			return err
-		}
-		n.changed()
-		st.Nlink = 0 // says nothing any more
-	}
-	out, err := w.s.newHandle(n, f, r.Flags, r.Pid, &st)
+	out, err := w.s.openFile(n, r)
 	if err != nil {
-		f.Release(true)
+		w.s.dismiss(r.Uid)
 		return err
 	}
 	return w.send(bytesOf(&out))
 }
 
-// newHandle makes a handle of an open file, which takes over the reference, for
-// the process pid. st is what stat(2) said of a file that nobody else has open, or its
-// link count is 0.
-func (s *Session) newHandle(n *node, f *mapping.File, flags fuse.OpenFlags, pid uint32, st *unix.Stat_t) (openOut, error) {
+// openFile makes the handle that an open asks for, which is charged for already.
+func (s *Session) openFile(n *node, r *fuse.OpenRequest) (openOut, error) {
+	var st unix.Stat_t
+	f, err := s.acquireLooked(n, wantOf(r.Flags), &st)
+	if err != nil {
+		return openOut{}, err
+	}
+	if r.Flags&fuse.OpenTruncate != 0 {
+		if err := f.Truncate(0); err != nil {
+			f.Release(true)
+			return openOut{}, err
+		}
+		n.changed()
+		st.Nlink = 0 // says nothing any more
+	}
+	out, err := s.newHandle(n, f, r.Flags, &r.Header, &st)
+	if err != nil {
+		f.Release(true)
+	}
+	return out, err
+}
+
+// newHandle makes a handle of an open file, which takes over the reference and the
+// charge, for the client that sent the request. st is what stat(2) said of a file that
+// nobody else has open, or its link count is 0.
+func (s *Session) newHandle(n *node, f *mapping.File, flags fuse.OpenFlags, client *fuse.Header, st *unix.Stat_t) (openOut, error) {
 	if st.Nlink == 0 || f.Mode() != mapping.Shared {
 		if err := f.Stat(st); err != nil {
 			return openOut{}, err
@@ -243,8 +255,8 @@ func (s *Session) newHandle(n *node, f *mapping.File, flags fuse.OpenFlags, pid 
 	if f.Name() == "" {
 		f.SetName(s.pathOf(n))
 	}
-	f.Observe(mapping.Event{Kind: mapping.EventOpen, Flags: int(flags), PID: pid})
-	out.Fh = uint64(s.handles.add(&handle{node: n, file: f, flags: int(flags), failures: f.Failures()}))
+	f.Observe(mapping.Event{Kind: mapping.EventOpen, Flags: int(flags), PID: client.Pid})
+	out.Fh = uint64(s.handles.add(&handle{node: n, file: f, flags: int(flags), user: client.Uid, failures: f.Failures()}))
 	return out, nil
 }
 
@@ -256,38 +268,51 @@ func (w *worker) create(r *fuse.CreateRequest) error {
 		return err
 	}
 	defer w.s.leave(p)
+	if err := w.s.admit(r.Uid); err != nil {
+		return err
+	}
+	out, err := w.s.createFile(p, r)
+	if err != nil {
+		w.s.dismiss(r.Uid)
+		return err
+	}
+	return w.send(bytesOf(&out))
+}
+
+// createFile makes the file that a create asks for at p, and its handle, which is
+// charged for already.
+func (s *Session) createFile(p place, r *fuse.CreateRequest) (createOut, error) {
+	var out createOut
 	fd := -1
-	err = w.s.as(&r.Header, func() (err error) {
+	err := s.as(&r.Header, func() (err error) {
 		const flags = unix.O_RDWR | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC
 		fd, err = unix.Openat(p.dir.fd, r.Name, flags, unixMode(r.Mode)&permissionBits)
 		return err
 	})
 	if err == syscall.EEXIST && r.Flags&fuse.OpenExclusive == 0 {
-		return syscall.ESTALE
+		return out, syscall.ESTALE
 	}
 	if err != nil {
-		return os.NewSyscallError("openat", err)
+		return out, os.NewSyscallError("openat", err)
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		unix.Close(fd)
-		return os.NewSyscallError("fstat", err)
+		return out, os.NewSyscallError("fstat", err)
 	}
-	f, err := w.s.files.Open(fd, &st, true, true)
+	f, err := s.files.Open(fd, &st, true, true)
 	if err != nil {
-		return err
+		return out, err
 	}
-	if st.Dev != w.s.devices.root {
-		w.s.devices.written(st.Dev, p.dir.fd)
+	if st.Dev != s.devices.root {
+		s.devices.written(st.Dev, p.dir.fd)
 	}
-	var out createOut
-	n := w.s.fillEntry(&out.Entry, &st, link{r.Node, r.Name})
-	if out.Open, err = w.s.newHandle(n, f, r.Flags, r.Pid, &st); err != nil {
+	n := s.fillEntry(&out.Entry, &st, p, r.Node)
+	if out.Open, err = s.newHandle(n, f, r.Flags, &r.Header, &st); err != nil {
 		f.Release(false)
-		w.s.forget(n.id, 1)
-		return err
+		s.forget(n.id, 1)
 	}
-	return w.send(bytesOf(&out))
+	return out, err
 }
 
 // read answers straight from the mapping.
@@ -363,14 +388,14 @@ func (s *Session) dropPrivileges(h *handle, kill bool) error {
 }
 
 func (w *worker) release(r *fuse.ReleaseRequest) error {
-	h := w.s.handles.remove(r.Handle)
+	h := w.s.closeHandle(r.Handle)
 	switch {
 	case h == nil:
 		return syscall.EBADF
 	case h.dir != nil:
 		h.dir.close()
 	default:
-		h.node.closed()
+		w.s.closeFile(h.node, h.file)
 		h.file.Observe(mapping.Event{Kind: mapping.EventClose, Flags: h.flags})
 		h.file.Release(true)
 	}
@@ -461,14 +486,57 @@ func (n *node) opened(f *mapping.File, st *unix.Stat_t) (keepCache bool) {
 // stampStep is longer than the step of any kernel's time stamps (a jiffy).
 const stampStep = 20 * time.Millisecond
 
-// closed notes that n has one handle less.
-func (n *node) closed() {
+// closeFile notes that n has one handle less, of f. An inode without a name stays
+// reachable as long as the kernel knows it.
+func (s *Session) closeFile(n *node, f *mapping.File) {
+	last := notOpened
+	for {
+		done, kept := n.closed(last)
+		if kept {
+			s.nodes.kept(n)
+		}
+		if done {
+			return
+		}
+		last = cannotOpen
+		_ = f.WithDescriptor(func(fd int) error {
+			if path, err := unix.Open(procPath(fd), unix.O_PATH|unix.O_CLOEXEC, 0); err == nil {
+				last = path
+			}
+			return nil
+		})
+	}
+}
+
+// What closed can be told instead of a descriptor.
+const (
+	notOpened  = -1 // nobody tried yet
+	cannotOpen = -2
+)
+
+// closed notes that n has one handle less. If that is the last one of a removed
+// inode, last has to be an O_PATH descriptor of it, which n keeps; else nothing is
+// done, and done is false. A descriptor that is not needed is closed.
+func (n *node) closed(last int) (done, kept bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.rare.handles--
-	if n.rare.handles == 0 {
-		n.rare.file = nil
+	rare := n.rare
+	final := rare.handles == 1
+	if final && rare.removed && last == notOpened {
+		return false, false
 	}
+	rare.handles--
+	if final {
+		rare.file = nil
+	}
+	switch {
+	case last < 0:
+	case final && rare.last < 0:
+		rare.last, kept = last, true
+	default:
+		unix.Close(last)
+	}
+	return true, kept
 }
 
 // changed notes that the bytes of n were changed through the mount.

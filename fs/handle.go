@@ -11,13 +11,16 @@ import (
 // handle is one open file or directory of a client. Exactly one of file, dir and
 // control is set.
 type handle struct {
-	node    *node
+	node    *node // of file
 	file    *mapping.File
 	dir     *dirHandle
 	control controlHandle
 
 	// flags are those of open(2).
 	flags int
+	// user is who is charged for the handle, and for textBytes bytes of its text.
+	user      uint32
+	textBytes int64
 
 	// failures is the count of failed write-backs this handle has been told of.
 	// The file's Sync guards it.
@@ -81,6 +84,19 @@ func (t *handleTable) remove(id fuse.HandleID) *handle {
 	if h != nil {
 		t.handles[id] = nil
 		t.free = append(t.free, id)
+	}
+	return h
+}
+
+// closeHandle takes the handle with the given number out, takes its charges back and
+// returns it, or nil. What it holds is the caller's to give up.
+func (s *Session) closeHandle(id fuse.HandleID) *handle {
+	h := s.handles.remove(id)
+	if h != nil {
+		s.dismiss(h.user)
+		if h.textBytes > 0 {
+			s.admission.texts.Give(h.user, h.textBytes)
+		}
 	}
 	return h
 }

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"container/list"
 	"os"
 	"slices"
 	"sync"
@@ -44,10 +45,12 @@ type rareState struct {
 	// file is the open file while handles of it exist.
 	file    *mapping.File
 	handles int
-	// last is an O_PATH descriptor of an inode whose last name was removed
-	// through the mount, or -1. The kernel may be on its way to open it, and a
-	// file that was there when it was looked up can be opened (rename(2)).
-	last int
+	// removed says that the last name was removed through the mount. last is then an
+	// O_PATH descriptor of the inode while nobody has it open, or -1. The kernel may
+	// be on its way to open it, and a file that was there when it was looked up can be
+	// opened (rename(2)). The table bounds how many there are.
+	removed bool
+	last    int
 	// cached is how the inode looked when the kernel's cache of its bytes was
 	// last known to be right.
 	cached cacheStamp
@@ -144,16 +147,18 @@ func (n *node) linkAt(i int) (link, bool) {
 }
 
 // keep holds on to an inode without a name by its O_PATH descriptor, which n takes
-// over.
-func (n *node) keep(fd int) {
+// over, and reports whether it is needed: not while the file is open.
+func (n *node) keep(fd int) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	rare := n.rareLocked()
-	if rare.last >= 0 {
+	rare.removed = true
+	if rare.last >= 0 || rare.handles > 0 {
 		unix.Close(fd)
-		return
+		return false
 	}
 	rare.last = fd
+	return true
 }
 
 // withLast calls fn with a copy of the descriptor that keep was given, or returns
@@ -209,6 +214,14 @@ type nodeTable struct {
 	byID  map[fuse.NodeID]*node
 	byKey map[mapping.ID]*node
 	next  fuse.NodeID
+
+	// removed are the nodes that hold on to an inode without a name, the longest
+	// first. More than maxRemoved are not held: who has kept an inode without opening
+	// it (open(2): O_PATH), or is in a directory, that long after its removal finds it
+	// stale.
+	removed    list.List
+	removedAt  map[fuse.NodeID]*list.Element
+	maxRemoved int
 }
 
 // init makes the table with the root in it.
@@ -216,6 +229,7 @@ func (t *nodeTable) init(root *unix.Stat_t) *node {
 	n := &node{id: fuse.RootID, key: mapping.IDOf(root), kind: unix.S_IFDIR, lookups: 1}
 	t.byID = map[fuse.NodeID]*node{n.id: n}
 	t.byKey = map[mapping.ID]*node{n.key: n}
+	t.removedAt = make(map[fuse.NodeID]*list.Element)
 	t.next = n.id + 1
 	return n
 }
@@ -289,6 +303,10 @@ func (t *nodeTable) forget(id fuse.NodeID, count uint64) *node {
 	if t.byKey[n.key] == n {
 		delete(t.byKey, n.key)
 	}
+	if at := t.removedAt[n.id]; at != nil {
+		t.removed.Remove(at)
+		delete(t.removedAt, n.id)
+	}
 	return n
 }
 
@@ -314,5 +332,28 @@ func (t *nodeTable) detach(key mapping.ID, fd int) {
 		return
 	}
 	delete(t.byKey, key)
-	n.keep(fd) // under the table's lock: a forget comes after this
+	if n.keep(fd) { // under the table's lock: a forget comes after this
+		t.keptLocked(n)
+	}
+}
+
+// kept notes that n, which has just lost its last handle, holds on to its inode.
+func (t *nodeTable) kept(n *node) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.byID[n.id] != n {
+		n.forgotten() // meanwhile
+		return
+	}
+	t.keptLocked(n)
+}
+
+// keptLocked notes that n holds on to an inode without a name. t.mu must be held.
+func (t *nodeTable) keptLocked(n *node) {
+	t.removedAt[n.id] = t.removed.PushBack(n)
+	if t.removed.Len() > t.maxRemoved {
+		oldest := t.removed.Remove(t.removed.Front()).(*node)
+		delete(t.removedAt, oldest.id)
+		oldest.forgotten()
+	}
 }

@@ -63,22 +63,40 @@ func (w *worker) opendir(r *fuse.OpenRequest) error {
 	if n == nil {
 		return syscall.ESTALE
 	}
-	d, err := w.s.dir(n)
+	out, err := w.s.openDir(n, &r.Header, false)
 	if err != nil {
 		return err
 	}
-	defer w.s.dirs.put(d)
-	fd, err := unix.Openat(d.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return os.NewSyscallError("openat", err)
-	}
-	h := &handle{node: n, dir: &dirHandle{fd: fd, dev: n.key.Dev}}
-	out := openOut{Fh: uint64(w.s.handles.add(h))}
 	if w.s.opts.Exclusive {
 		// The kernel drops what it has whenever a client changes the directory.
 		out.OpenFlags = uint32(fuse.OpenCacheDir | fuse.OpenKeepCache)
 	}
 	return w.send(bytesOf(&out))
+}
+
+// openDir makes a handle of the directory n for the client that sent a request. With
+// mirror it is that of the directory's mirror in the control tree.
+func (s *Session) openDir(n *node, client *fuse.Header, mirror bool) (out openOut, err error) {
+	if err := s.admit(client.Uid); err != nil {
+		return out, err
+	}
+	defer func() {
+		if err != nil {
+			s.dismiss(client.Uid)
+		}
+	}()
+	d, err := s.dir(n)
+	if err != nil {
+		return out, err
+	}
+	defer s.dirs.put(d)
+	fd, err := unix.Openat(d.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return out, os.NewSyscallError("openat", err)
+	}
+	h := &handle{user: client.Uid, dir: &dirHandle{fd: fd, dev: n.key.Dev, mirror: mirror}}
+	out.Fh = uint64(s.handles.add(h))
+	return out, nil
 }
 
 // readdir answers with the entries from an offset on. Offsets are the backing

@@ -22,6 +22,9 @@ type Session struct {
 	conn *fuse.Conn
 	dev  int // a duplicate of the session's descriptor
 
+	limits    limits
+	admission admission
+
 	files   *mapping.Table
 	nodes   nodeTable
 	dirs    dirCache
@@ -68,7 +71,7 @@ func Mount(opts Options) (*Session, error) {
 		return nil, err
 	}
 	s.files = mapping.NewTable(mapping.Config{
-		MaxMappings: opts.MaxMappings, MapLate: true, Mode: opts.Mode, DirtyLimit: opts.DirtyLimit, Log: s.log, Observer: s.control.events,
+		MaxMappings: opts.MaxMappings, MaxIdle: s.limits.idle, MapLate: true, Mode: opts.Mode, DirtyLimit: opts.DirtyLimit, Log: s.log, Observer: s.control.events,
 	})
 	s.control.metrics = newMetrics(s)
 	s.notify.start(s.conn, s.log)
@@ -89,15 +92,13 @@ func (s *Session) openRoot() error {
 		unix.Close(fd)
 		return &os.PathError{Op: "stat", Path: s.opts.Backing, Err: err}
 	}
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		limit.Cur = 1024
-	}
 	if err := s.reserveControl(fd); err != nil {
 		unix.Close(fd)
 		return err
 	}
-	s.dirs.max = int(min(limit.Cur, 1<<20) / 4)
+	s.limits = limitsOf(descriptorLimit())
+	s.admission = newAdmission(s.limits)
+	s.dirs.max, s.nodes.maxRemoved = s.limits.dirs, s.limits.removed
 	s.dirs.dirs = make(map[fuse.NodeID]*dirFD)
 	s.devices.init(st.Dev)
 	s.devices.written(st.Dev, fd)

@@ -96,6 +96,13 @@ func (a *Arena) Find(name string) *Mapping {
 	return a.names[name]
 }
 
+// Count returns how many explicit mappings there are. Each keeps a file open.
+func (a *Arena) Count() int {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return len(a.names)
+}
+
 // Mappings returns every explicit mapping in the order of names.
 func (a *Arena) Mappings() []*Mapping {
 	a.mu.RLock()

@@ -25,7 +25,10 @@ func (t *Table) makeRoom(length int64) error {
 			if copied+need > t.maxCopied {
 				return os.NewSyscallError("mmap", syscall.ENOMEM)
 			}
-			return nil // many private files: descriptors may run out, memory does not
+			if t.parkOldest() {
+				continue
+			}
+			return nil // private files that are all open
 		}
 		seen := f.Failures()
 		err := f.Sync(&seen, true)

@@ -78,11 +78,17 @@ func (f *File) checkHeld() {
 // StatHeld puts size, times and blocks in place in what stat(2) says of an inode,
 // if the engine's memory has something of the file that the backing file does not
 // have, or had until lately. It costs nothing while no file is so.
-func (t *Table) StatHeld(st *unix.Stat_t) {
-	if t.holding.Load() == 0 && t.restamped.Load() == 0 {
+//
+// name in the directory dirfd is where st was found.
+func (t *Table) StatHeld(st *unix.Stat_t, dirfd int, name string) {
+	if t.holding.Load() == 0 && t.restamped.Load() == 0 && t.parkedN.Load() == 0 {
 		return
 	}
-	if f := t.Find(IDOf(st)); f != nil {
+	f, p := t.find(IDOf(st))
+	switch {
+	case p != nil:
+		p.stat(t, st, dirfd, name)
+	case f != nil:
 		f.mu.RLock()
 		if f.copies != nil && (f.held.Load() || f.copies.fileCtime != 0) {
 			f.statCopiesLocked(st)

@@ -30,7 +30,8 @@ type File struct {
 	// These are guarded by table.mu.
 	refs   int
 	last   lastUse
-	idleAt *list.Element // the place among the idle files, if idle
+	idleIn *list.List    // the list of idle files that has it, if idle
+	idleAt *list.Element // its place there
 	heldAt *list.Element // the place among the held files, if held
 	// heldMode is the mode the file has while it is held.
 	heldMode Mode

@@ -1,6 +1,7 @@
 package mapping
 
 import (
+	"container/list"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -59,11 +60,8 @@ func (f *File) Release(keep bool) {
 	last.at = time.Now()
 	last.keep = keep && last.linked && !(last.program && f.Writable())
 	if last.linked && f.record.unsynced() {
-		if !keep && t.remembered.full() {
-			seen := f.Failures()
-			if err := f.Sync(&seen, false); err != nil {
-				t.log.Error("write-back before closing", "file", f.Name(), "error", err)
-			}
+		if !keep {
+			t.syncUnlessRemembered(f)
 		}
 		_ = f.WithDescriptor(func(fd int) error { // open: the caller has a reference
 			last.born = birth(fd)
@@ -100,43 +98,136 @@ func (f *File) Changed() {
 
 // release gives a reference back without calling it a use.
 func (t *Table) release(f *File) {
-	var drop []*File
 	t.mu.Lock()
 	f.refs--
-	if f.refs == 0 {
-		if (f.last.keep || f.kept() && f.last.linked) && !t.closed {
-			f.idleAt = t.idle.PushBack(f)
-			select {
-			case t.wake <- struct{}{}:
-			default:
-			}
-			if t.idle.Len() > t.maxIdle {
-				if oldest := t.oldestIdleLocked(); oldest != nil {
-					drop = append(drop, oldest)
-				}
-			}
-		} else {
-			drop = append(drop, f)
-		}
+	if f.refs > 0 {
+		t.mu.Unlock()
+		return
 	}
-	for _, f := range drop {
+	if !(f.last.keep || f.kept() && f.last.linked) || t.closed {
 		t.forgetLocked(f)
-	}
-	t.mu.Unlock()
-	for _, f := range drop {
+		t.mu.Unlock()
 		f.discard()
+		return
+	}
+	t.idleLocked(f)
+	over := t.idle.Len()+t.kept.Len() > t.maxIdle
+	t.mu.Unlock()
+	select {
+	case t.wake <- struct{}{}:
+	default:
+	}
+	if over && !t.giveUpOldest() {
+		t.parkOldest()
 	}
 }
 
+// idleLocked puts a file without references into its list. t.mu must be held.
+func (t *Table) idleLocked(f *File) {
+	f.idleIn = &t.idle
+	if f.kept() {
+		f.idleIn = &t.kept
+	}
+	f.idleAt = f.idleIn.PushBack(f)
+	t.unused.Add(1)
+}
+
+// unidleLocked takes a file out of its list, if it is idle. t.mu must be held.
+func (t *Table) unidleLocked(f *File) {
+	if f.idleAt == nil {
+		return
+	}
+	f.idleIn.Remove(f.idleAt)
+	f.idleIn, f.idleAt = nil, nil
+	t.unused.Add(-1)
+}
+
 // kept reports whether the file stays open when nobody uses it: mlock(2) keeps it,
-// or it has what the backing file does not have.
+// or it has what the backing file does not have. It does not change while the file
+// is idle.
 func (f *File) kept() bool { return f.pinned.Load() || f.held.Load() }
 
-// oldestIdleLocked returns the file that has been idle longest and is not kept,
-// or nil. t.mu must be held.
-func (t *Table) oldestIdleLocked() *File {
-	for e := t.idle.Front(); e != nil; e = e.Next() {
-		if f := e.Value.(*File); !f.kept() {
+// Idle returns how many files are open though nobody uses them.
+func (t *Table) Idle() int64 { return t.unused.Load() }
+
+// GiveUpIdle closes up to n files that nobody uses, so that their descriptors are
+// free: first those that are only kept in case they are opened again, the longest
+// idle first, then private ones, whose copied pages stay in memory, then staged ones,
+// which are written back.
+func (t *Table) GiveUpIdle(n int) {
+	for ; n > 0 && t.giveUpOldest(); n-- {
+	}
+	for ; n > 0 && (t.parkOldest() || t.syncOldest()); n-- {
+	}
+}
+
+// giveUpOldest closes the file that has been idle longest, of those that can be had
+// again, and reports whether there was one.
+func (t *Table) giveUpOldest() bool {
+	t.mu.Lock()
+	e := t.idle.Front()
+	if e == nil {
+		t.mu.Unlock()
+		return false
+	}
+	f := e.Value.(*File)
+	t.refLocked(f)
+	t.mu.Unlock()
+	t.giveUp(f)
+	return true
+}
+
+// giveUp takes over a reference to a file and closes the file if that was the last.
+func (t *Table) giveUp(f *File) {
+	t.syncUnlessRemembered(f)
+	t.mu.Lock()
+	f.refs--
+	if f.refs > 0 {
+		t.mu.Unlock()
+		return
+	}
+	t.forgetLocked(f)
+	t.mu.Unlock()
+	f.discard()
+}
+
+// syncUnlessRemembered writes a file back that is about to be closed if no more files
+// can be remembered.
+func (t *Table) syncUnlessRemembered(f *File) {
+	if !f.record.unsynced() || !t.remembered.full() {
+		return
+	}
+	seen := f.Failures()
+	if err := f.Sync(&seen, false); err != nil {
+		t.log.Error("write-back before closing", "file", f.Name(), "error", err)
+	}
+}
+
+// syncOldest writes the staged file back that has been idle longest, closes it, and
+// reports whether it could.
+func (t *Table) syncOldest() bool {
+	f := t.oldestKept(Staged)
+	if f == nil {
+		return false
+	}
+	seen := f.Failures()
+	if err := f.Sync(&seen, false); err != nil {
+		t.log.Error("write-back before closing", "file", f.Name(), "error", err)
+		t.release(f)
+		return false
+	}
+	t.giveUp(f)
+	return true
+}
+
+// oldestKept returns the file of the given mode that has been idle longest, of those
+// that hold copies and no locked memory, with a reference; or nil.
+func (t *Table) oldestKept(mode Mode) *File {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for e := t.kept.Front(); e != nil; e = e.Next() {
+		if f := e.Value.(*File); f.held.Load() && f.heldMode == mode && !f.pinned.Load() {
+			t.refLocked(f)
 			return f
 		}
 	}
@@ -151,10 +242,7 @@ func (t *Table) forgetLocked(f *File) {
 	if f.last.linked && f.record.unsynced() && !f.held.Load() {
 		t.remembered.add(f.id, rememberedFile{f.record, f.size.Load(), f.last.born})
 	}
-	if f.idleAt != nil {
-		t.idle.Remove(f.idleAt)
-		f.idleAt = nil
-	}
+	t.unidleLocked(f)
 }
 
 // Forget gives up the file with the given identity if nobody uses it. gone says
@@ -165,6 +253,9 @@ func (t *Table) Forget(id ID, gone bool) {
 		defer t.modes.forget(id)
 	}
 	t.mu.Lock()
+	if gone {
+		t.dropParkedLocked(id)
+	}
 	f := t.files[id]
 	if f == nil || f.refs > 0 || f.kept() && !gone {
 		if f != nil {
@@ -201,10 +292,12 @@ func (t *Table) janitor() {
 func (t *Table) sweep() bool {
 	t.mu.Lock()
 	var idle []*File
-	for t.idle.Len() > 0 {
-		f := t.idle.Front().Value.(*File)
-		t.refLocked(f)
-		idle = append(idle, f)
+	for _, list := range []*list.List{&t.idle, &t.kept} {
+		for list.Len() > 0 {
+			f := list.Front().Value.(*File)
+			t.refLocked(f)
+			idle = append(idle, f)
+		}
 	}
 	t.mu.Unlock()
 	for _, f := range idle {
@@ -215,10 +308,13 @@ func (t *Table) sweep() bool {
 			f.last.keep = false
 			f.last.linked = err == nil && st.Nlink > 0
 		}
+		gives := !f.last.keep && !(f.kept() && f.last.linked)
 		t.mu.Unlock()
-		t.release(f)
+		if gives {
+			t.giveUp(f)
+		} else {
+			t.release(f)
+		}
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.idle.Len() > 0
+	return t.unused.Load() > 0
 }

@@ -137,7 +137,7 @@ func TestWriteBackShowsNoChange(t *testing.T) {
 					t.Fatal("the file was taken for one that others have changed")
 				}
 				f.Release(true)
-				f.table.StatHeld(&looked)
+				f.table.StatHeld(&looked, unix.AT_FDCWD, path)
 				if after.Ctim != before.Ctim || after.Mtim != before.Mtim || looked.Ctim != before.Ctim || looked.Mtim != before.Mtim {
 					t.Fatalf("before %v %v, after %v %v, looked up %v %v", before.Ctim, before.Mtim, after.Ctim, after.Mtim, looked.Ctim, looked.Mtim)
 				}
@@ -203,7 +203,7 @@ func TestGrowthMovesCopies(t *testing.T) {
 // TestHeldFilesStay: what only the engine has survives that nobody uses the file.
 func TestHeldFilesStay(t *testing.T) {
 	onEachFS(t, func(t *testing.T, dir string) {
-		table := newTestTable(t, Config{Mode: Private, MaxIdle: 1}, nil)
+		table := newTestTable(t, Config{Mode: Private, MaxIdle: 10}, nil)
 		var ids []ID
 		for i := range 5 {
 			path := filepath.Join(dir, string(rune('a'+i)))
@@ -235,7 +235,7 @@ func TestHeldFilesStay(t *testing.T) {
 		if err := unix.Stat(filepath.Join(dir, "a"), &st); err != nil {
 			t.Fatal(err)
 		}
-		if table.StatHeld(&st); st.Size != 1 {
+		if table.StatHeld(&st, unix.AT_FDCWD, filepath.Join(dir, "a")); st.Size != 1 {
 			t.Errorf("StatHeld: size %d, want 1", st.Size)
 		}
 		// A file without a name is nobody's.

@@ -248,6 +248,20 @@ func (r *pageRecord) unmapped() {
 	}
 }
 
+// clone returns a copy of the record. Nobody may change r meanwhile.
+func (r *pageRecord) clone() *pageRecord {
+	c := &pageRecord{chunks: make(map[int64]*chunk)}
+	for _, from := range r.sorted() {
+		to := &chunk{index: from.index}
+		for w := range from.words {
+			to.words[w].Store(from.words[w].Load())
+		}
+		to.unsynced.Store(from.unsynced.Load())
+		c.chunks[to.index] = to
+	}
+	return c
+}
+
 // sorted returns the chunks in the order of the file.
 func (r *pageRecord) sorted() []*chunk {
 	r.mu.RLock()

@@ -74,6 +74,10 @@ func (j *runJoiner) flush() {
 // does not hold open, until emit returns false. fd is a descriptor of it, size its
 // length. Nothing of the file is changed or loaded by it.
 func (t *Table) Inspect(id ID, k *KernelSources, fd int, size, first, end int64, emit func(PageRun) bool) {
+	if p := t.parkedAs(id, fd); p != nil {
+		inspect(k, fd, p.sizeNow(size), first, end, nil, &copyView{k: k}, p.record, emit)
+		return
+	}
 	inspect(k, fd, size, first, end, nil, nil, t.remembered.record(id), emit)
 }
 
@@ -201,9 +205,14 @@ func (f *File) Unsynced(emit func(Range, Cause) bool) { f.record.unsyncedRanges(
 // Unsynced is [File.Unsynced] of an inode that the table need not hold open. size
 // is its length.
 func (t *Table) Unsynced(id ID, size int64, emit func(Range, Cause) bool) {
-	if f := t.Find(id); f != nil {
+	f, p := t.find(id)
+	switch {
+	case f != nil:
 		defer f.Unref()
 		f.Unsynced(emit)
+		return
+	case p != nil:
+		p.record.unsyncedRanges(size, emit)
 		return
 	}
 	t.remembered.record(id).unsyncedRanges(size, emit)

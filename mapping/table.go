@@ -19,7 +19,8 @@ type Config struct {
 	// vm.max_map_count: running out of map areas would end the process.
 	MaxMappings int
 	// MaxIdle caps the files that are kept open and mapped though nobody uses
-	// them. 0 is a quarter of the limit of open descriptors.
+	// them; what a private file has copied then stays in memory without it. 0 is a
+	// quarter of the limit of open descriptors.
 	MaxIdle int
 	// Mode is that of files that SetMode gives no other.
 	Mode Mode
@@ -63,10 +64,16 @@ type Table struct {
 	vmwriteOff  atomic.Bool  // process_vm_writev(2) to oneself is refused here
 	warnOnce    sync.Once
 
+	// unused is the number of idle files, parkedN that of parked ones.
+	unused  atomic.Int64
+	parkedN atomic.Int64
+
 	mu     sync.Mutex
 	files  map[ID]*File
+	parked map[ID]*parkedFile
 	holes  map[uint64]bool // by device: looking at a hole fills it
-	idle   list.List       // of *File, the longest idle first
+	idle   list.List       // of *File that nobody uses, the longest idle first
+	kept   list.List       // the same, of those that are not simply given up
 	ring   list.List       // of *File that have a mapping, in the order of the clock's hand
 	held   list.List       // of *File with something in memory only, the longest so first
 	closed bool
@@ -88,6 +95,7 @@ func newTable(cfg Config, sys *system) *Table {
 		modes:       fileModes{normal: cfg.Mode},
 		maxCopied:   cfg.DirtyLimit / PageSize,
 		files:       make(map[ID]*File),
+		parked:      make(map[ID]*parkedFile),
 		holes:       make(map[uint64]bool),
 		wake:        make(chan struct{}, 1),
 		done:        make(chan struct{}),
@@ -178,19 +186,20 @@ func (t *Table) Get(st *unix.Stat_t, writing bool) *File {
 // replaces its descriptor when it allows more, and is closed when not.
 func (t *Table) Open(fd int, st *unix.Stat_t, readable, writable bool) (*File, error) {
 	t.mu.Lock()
-	f := t.files[IDOf(st)]
-	if f == nil {
-		f = &File{
-			table: t, sys: t.sys, id: IDOf(st), fd: fd, readable: readable, writable: writable,
-			record: t.remembered.take(IDOf(st), fd),
+	f, p := t.files[IDOf(st)], t.parked[IDOf(st)]
+	if f == nil && p != nil {
+		t.mu.Unlock()
+		f, done, err := t.unpark(p, fd, st, readable, writable)
+		if !done {
+			return t.Open(fd, st, readable, writable) // somebody else was faster, or it was another inode
 		}
-		f.fillsHoles = t.fillsHolesLocked(st.Dev, fd)
-		f.openForWriting.Store(writable)
-		f.size.Store(st.Size)
-		f.last.looks(st)
+		return f, err
+	}
+	if f == nil {
+		f = t.newFileLocked(fd, st, readable, writable)
+		f.record = t.remembered.take(f.id, fd)
 		f.setModeLocked(t.modes.of(f.id, fd))
 		t.files[f.id] = f
-		t.refLocked(f)
 		t.mu.Unlock()
 		return f, nil
 	}
@@ -202,6 +211,17 @@ func (t *Table) Open(fd int, st *unix.Stat_t, readable, writable bool) (*File, e
 		return nil, err
 	}
 	return f, nil
+}
+
+// newFileLocked returns a File of fd with one reference, which the table does not
+// have yet. t.mu must be held.
+func (t *Table) newFileLocked(fd int, st *unix.Stat_t, readable, writable bool) *File {
+	f := &File{table: t, sys: t.sys, id: IDOf(st), fd: fd, readable: readable, writable: writable, refs: 1}
+	f.fillsHoles = t.fillsHolesLocked(st.Dev, fd)
+	f.openForWriting.Store(writable)
+	f.size.Store(st.Size)
+	f.last.looks(st)
+	return f
 }
 
 // OpenFile opens the regular file name as os.OpenFile does and returns it with a new
@@ -256,23 +276,26 @@ func (f *File) Ref() bool {
 
 // refLocked adds a reference to f. t.mu must be held.
 func (t *Table) refLocked(f *File) {
-	if f.idleAt != nil {
-		t.idle.Remove(f.idleAt)
-		f.idleAt = nil
-	}
+	t.unidleLocked(f)
 	f.refs++
 }
 
 // Find returns the file with the given identity and a new reference to it, idle
 // or not, or nil if the table does not have it. [File.Unref] gives it back.
 func (t *Table) Find(id ID) *File {
+	f, _ := t.find(id)
+	return f
+}
+
+// find is Find; p is what is left of the file if it is parked.
+func (t *Table) find(id ID) (f *File, p *parkedFile) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	f := t.files[id]
-	if f != nil {
+	if f = t.files[id]; f != nil {
 		t.refLocked(f)
+		return f, nil
 	}
-	return f
+	return nil, t.parked[id]
 }
 
 // Unref gives back a reference that [Table.Find] or [Table.Files] returned. Looking
@@ -293,7 +316,7 @@ func (t *Table) UnsyncedBytes() int64 {
 		total += f.UnsyncedBytes()
 		f.Unref()
 	}
-	return total + t.remembered.unsyncedBytes()
+	return total + t.remembered.unsyncedBytes() + t.parkedUnsynced()
 }
 
 // Files returns every file the table has, each with a new reference.
@@ -412,7 +435,9 @@ func (t *Table) Close() {
 	close(t.done)
 	files := t.files
 	t.files = make(map[ID]*File)
+	t.parked = nil
 	t.idle.Init()
+	t.kept.Init()
 	t.mu.Unlock()
 	for _, f := range files {
 		f.discard()

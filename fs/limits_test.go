@@ -1,0 +1,191 @@
+package fs
+
+import (
+	"fmt"
+	"os"
+	"syscall"
+	"testing"
+
+	"bazil.org/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// TestLimitsAddUp: what clients can take together, and the work on requests, never
+// needs more descriptors than there are.
+func TestLimitsAddUp(t *testing.T) {
+	for _, descriptors := range []int{256, 1024, 4096, 20000, 1 << 20} {
+		l := limitsOf(descriptors)
+		sum := int(l.handles) + l.dirs + l.removed + l.workers*descriptorsPerRequest + ownDescriptors(descriptors)
+		if sum > descriptors {
+			t.Errorf("%d descriptors: up to %d can be open: %+v", descriptors, sum, l)
+		}
+		if l.handles < int64(descriptors)/4 || l.idle < 4 || l.workers < 8 {
+			t.Errorf("%d descriptors: %+v leaves too little", descriptors, l)
+		}
+	}
+}
+
+// TestAdmission: a user who takes all he can leaves handles to others, and gets ENFILE
+// himself.
+func TestAdmission(t *testing.T) {
+	s := unmounted(t)
+	s.limits = limitsOf(256)
+	s.admission = newAdmission(s.limits)
+	taken := int64(0)
+	for {
+		if err := s.admit(1000); err != nil {
+			if errnoOf(err) != syscall.ENFILE {
+				t.Errorf("refused with %v, want ENFILE", err)
+			}
+			break
+		}
+		taken++
+	}
+	if want := s.limits.handles * 4 / 5; taken < want-1 || taken > want+1 {
+		t.Errorf("one user has %d of %d handles, want about %d", taken, s.limits.handles, want)
+	}
+	if err := s.admit(2000); err != nil {
+		t.Errorf("another user: %v", err)
+	}
+	for range taken {
+		s.dismiss(1000)
+	}
+	if err := s.admit(1000); err != nil {
+		t.Errorf("after all was closed: %v", err)
+	}
+}
+
+// TestAdmissionTakesIdleFiles: handles come before files that nobody has open.
+func TestAdmissionTakesIdleFiles(t *testing.T) {
+	s := unmounted(t)
+	s.limits = limitsOf(256)
+	s.admission = newAdmission(s.limits)
+	const files = 10
+	for i := range files {
+		name := fmt.Sprint(i)
+		if err := os.WriteFile(s.backing(name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		f, err := s.acquire(lookTest(t, s, name), accessRead)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Release(true)
+	}
+	if got := s.files.Idle(); got != files {
+		t.Fatalf("%d files are idle, want %d", got, files)
+	}
+	for s.admission.handles.Taken()+s.files.Idle() < s.limits.handles {
+		if err := s.admit(uint32(s.admission.handles.Taken())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.admit(9999); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.files.Idle(); got != files-1 {
+		t.Errorf("%d files are idle after one handle too many, want %d", got, files-1)
+	}
+}
+
+// TestRemovedAreBounded: inodes without a name that clients keep without opening them
+// take a bounded number of descriptors, and none while they are open.
+func TestRemovedAreBounded(t *testing.T) {
+	s := unmounted(t)
+	s.nodes.maxRemoved = 3
+	remove := func(name string) {
+		p, err := s.entry(fuse.RootID, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.leave(p)
+		v, err := s.victim(p, link{fuse.RootID, name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Unlinkat(p.dir.fd, name, 0); err != nil {
+			t.Fatal(err)
+		}
+		s.removed(v)
+	}
+	reachable := func(n *node) bool {
+		var st unix.Stat_t
+		return s.stat(n, &st) == nil
+	}
+	var nodes []*node
+	for i := range 5 {
+		name := fmt.Sprint(i)
+		if err := os.WriteFile(s.backing(name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		nodes = append(nodes, lookTest(t, s, name))
+		remove(name)
+	}
+	for i, n := range nodes {
+		if got, want := reachable(n), i >= 2; got != want {
+			t.Errorf("node %d is reachable: %v, want %v", i, got, want)
+		}
+		s.forget(n.id, 1)
+	}
+	if len(s.nodes.removedAt) != 0 || s.nodes.removed.Len() != 0 {
+		t.Errorf("%d nodes are kept after all were forgotten", s.nodes.removed.Len())
+	}
+
+	if err := os.WriteFile(s.backing("open"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n := lookTest(t, s, "open")
+	f, err := s.acquire(n, accessRead)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := f.Stat(&st); err != nil {
+		t.Fatal(err)
+	}
+	n.opened(f, &st)
+	n.opened(f, &st)
+	remove("open")
+	if n.rare.last >= 0 {
+		t.Error("an open file without a name takes two descriptors")
+	}
+	s.closeFile(n, f)
+	if n.rare.last >= 0 {
+		t.Error("so does one with a handle left")
+	}
+	s.closeFile(n, f)
+	f.Release(true)
+	if !reachable(n) {
+		t.Error("it cannot be reached after its last handle")
+	}
+	s.forget(n.id, 1)
+}
+
+// TestTextsAreBounded: what a user keeps open of the control tree's texts is bounded,
+// and a single one is always given.
+func TestTextsAreBounded(t *testing.T) {
+	s := unmounted(t)
+	s.limits.texts, s.limits.handles = 1000, 1000
+	s.admission = newAdmission(s.limits)
+	text := func(n int) *handle { return &handle{user: 1000, control: &snapshot{text: string(make([]byte, n))}} }
+	huge := text(5000)
+	if err := s.admitText(huge); err != nil {
+		t.Errorf("the only text: %v", err)
+	}
+	if err := s.admitText(text(1)); errnoOf(err) != syscall.ENOMEM {
+		t.Errorf("one more: %v, want ENOMEM", err)
+	}
+	id := s.handles.add(huge)
+	s.closeHandle(id)
+	for range 8 {
+		if err := s.admitText(text(100)); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := s.admitText(text(100)); errnoOf(err) != syscall.ENOMEM {
+		t.Errorf("the ninth of ten parts: %v, want ENOMEM", err)
+	}
+	if err := s.admitText(&handle{user: 2000, control: &snapshot{text: "x"}}); err != nil {
+		t.Errorf("another user: %v", err)
+	}
+}

@@ -1,0 +1,286 @@
+package mapping
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// reopen opens a file of the table again, as a client would that comes later.
+func reopen(t testing.TB, table *Table, path string) *File {
+	t.Helper()
+	f, err := table.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// descriptors counts the open descriptors of this process that lead below dir.
+func descriptors(t testing.TB, dir string) (n int) {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && filepath.Dir(to) == dir {
+			n++
+		}
+	}
+	return n
+}
+
+// TestPrivateFilesBeyondTheDescriptors: many changed private files keep what was
+// stored, though only a few of them may stay open.
+func TestPrivateFilesBeyondTheDescriptors(t *testing.T) {
+	onEachFS(t, func(t *testing.T, dir string) {
+		const files, idle = 60, 4
+		table := newTestTable(t, Config{Mode: Private, MaxIdle: idle}, nil)
+		name := func(i int) string { return filepath.Join(dir, fmt.Sprint(i)) }
+		model := make([][]byte, files)
+		was := make([][]byte, files)
+		for i := range files {
+			was[i] = pattern(i*997%int(3*PageSize), byte(i))
+			model[i] = append([]byte(nil), was[i]...)
+			if err := os.WriteFile(name(i), was[i], 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		random := rand.New(rand.NewPCG(1, 2))
+		for round := range 6 {
+			for i := range files {
+				f := reopen(t, table, name(i))
+				wantLoaded(t, f, model[i])
+				switch random.IntN(3) {
+				case 0:
+					off := random.IntN(int(3 * PageSize))
+					p := pattern(1+random.IntN(int(PageSize)), byte(round))
+					mustWrite(t, f, p, int64(off))
+					if grown := off + len(p) - len(model[i]); grown > 0 {
+						model[i] = append(model[i], make([]byte, grown)...)
+					}
+					copy(model[i][off:], p)
+				case 1:
+					size := random.IntN(int(3 * PageSize))
+					if err := f.Truncate(int64(size)); err != nil {
+						t.Fatal(err)
+					}
+					if size <= len(model[i]) {
+						model[i] = model[i][:size:size]
+					} else {
+						model[i] = append(model[i], make([]byte, size-len(model[i]))...)
+					}
+				}
+				f.Release(true)
+				if n := descriptors(t, dir); n > idle+1 {
+					t.Fatalf("%d files are open, MaxIdle is %d", n, idle)
+				}
+			}
+		}
+		if table.Parked() < files-idle-files/3 {
+			t.Errorf("only %d files are parked: this shows little", table.Parked())
+		}
+		for i := range files {
+			var st unix.Stat_t
+			if err := unix.Stat(name(i), &st); err != nil {
+				t.Fatal(err)
+			}
+			if table.StatHeld(&st, unix.AT_FDCWD, name(i)); st.Size != int64(len(model[i])) {
+				t.Errorf("file %d: StatHeld says %d bytes, want %d", i, st.Size, len(model[i]))
+			}
+			f := reopen(t, table, name(i))
+			wantLoaded(t, f, model[i])
+			f.Release(true)
+			if got, err := os.ReadFile(name(i)); err != nil || sameBytes(got, was[i]) != nil {
+				t.Errorf("the backing file %d has changed: %v", i, err)
+			}
+		}
+		wantCopiedCount(t, table)
+	})
+}
+
+// wantLoaded checks what the engine reads of the whole file.
+func wantLoaded(t testing.TB, f *File, want []byte) {
+	t.Helper()
+	got := make([]byte, len(want)+int(PageSize))
+	n, err := f.ReadAt(got, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := sameBytes(got[:n], want); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// wantCopiedCount checks the count of copied pages against the records.
+func wantCopiedCount(t testing.TB, table *Table) {
+	t.Helper()
+	want := int64(0)
+	for _, f := range table.Files() {
+		want += f.copies.count.Load()
+		f.Unref()
+	}
+	table.mu.Lock()
+	for _, p := range table.parked {
+		want += p.copied
+	}
+	table.mu.Unlock()
+	if got := table.copied.Load(); got != want {
+		t.Errorf("%d pages are counted as copied, want %d", got, want)
+	}
+}
+
+// parkOne leaves a private file parked: one page of pattern, of which the first byte
+// is changed.
+func parkOne(t testing.TB, dir string, sys *system) (table *Table, path string, content []byte) {
+	t.Helper()
+	table, path = newTestTable(t, Config{Mode: Private}, sys), filepath.Join(dir, "f")
+	content = pattern(int(2*PageSize), 1)
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f := reopen(t, table, path)
+	mustWrite(t, f, []byte("X"), 0)
+	content[0] = 'X'
+	f.Release(true)
+	table.GiveUpIdle(1)
+	if table.Parked() != 1 || table.Count() != 0 || descriptors(t, dir) != 0 {
+		t.Fatalf("parked %d, open %d", table.Parked(), table.Count())
+	}
+	return table, path, content
+}
+
+// TestParkedIsLookedAt: the states of a parked file's pages are told as before.
+func TestParkedIsLookedAt(t *testing.T) {
+	onEachFS(t, func(t *testing.T, dir string) {
+		table, path, _ := parkOne(t, dir, nil)
+		fd, err := unix.Open(path, unix.O_RDONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		var st unix.Stat_t
+		if err := fstat(fd, &st); err != nil {
+			t.Fatal(err)
+		}
+		var flags []PageFlags
+		table.Inspect(IDOf(&st), &KernelSources{}, fd, st.Size, 0, 2, func(run PageRun) bool {
+			flags = append(flags, run.Flags&(PageCopied|PageUnsynced|PageTail))
+			return true
+		})
+		if len(flags) != 2 || flags[0] != PageCopied|PageUnsynced || flags[1] != PageTail {
+			t.Errorf("page flags %v", flags)
+		}
+		table.Unsynced(IDOf(&st), st.Size, func(g Range, cause Cause) bool {
+			if g != (Range{0, PageSize}) || cause != CauseWrite {
+				t.Errorf("unsynced %v %s", g, cause)
+			}
+			return true
+		})
+		if got := table.UnsyncedBytes(); got != PageSize {
+			t.Errorf("%d bytes are unsynced, want %d", got, PageSize)
+		}
+	})
+}
+
+// TestParkedIsNotAStranger: a later inode with the number of a parked one has its own
+// bytes and size.
+func TestParkedIsNotAStranger(t *testing.T) {
+	onEachFS(t, func(t *testing.T, dir string) {
+		table, path, content := parkOne(t, dir, nil)
+		var st unix.Stat_t
+		if err := unix.Stat(path, &st); err != nil {
+			t.Fatal(err)
+		}
+		// As if the number had been used again: what is parked was born earlier.
+		table.mu.Lock()
+		p := table.parked[IDOf(&st)]
+		p.born.Sec--
+		p.ctime.Sec--
+		table.mu.Unlock()
+		before := st
+		if table.StatHeld(&st, unix.AT_FDCWD, path); st != before {
+			t.Errorf("StatHeld changed what stat(2) says of a stranger from %+v to %+v", before, st)
+		}
+		f := reopen(t, table, path)
+		defer f.Release(false)
+		content[0] = pattern(1, 1)[0]
+		wantLoaded(t, f, content)
+		if table.Parked() != 0 || table.copied.Load() != 0 {
+			t.Errorf("%d files are parked, %d pages copied", table.Parked(), table.copied.Load())
+		}
+	})
+}
+
+// TestParkedIsLostWithItsName: the last name's removal ends it.
+func TestParkedIsLostWithItsName(t *testing.T) {
+	table, path, _ := parkOne(t, t.TempDir(), nil)
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	table.Forget(IDOf(&st), false)
+	if table.Parked() != 1 {
+		t.Error("gone with the kernel's forgetting")
+	}
+	table.Forget(IDOf(&st), true)
+	if table.Parked() != 0 || table.copied.Load() != 0 {
+		t.Errorf("%d files are parked, %d pages copied", table.Parked(), table.copied.Load())
+	}
+}
+
+// TestParkedSurvivesAFailure: an open that finds no memory leaves everything as it was.
+func TestParkedSurvivesAFailure(t *testing.T) {
+	onEachFS(t, func(t *testing.T, dir string) {
+		sys := newSystem()
+		real, failing := sys.mmap, false
+		sys.mmap = func(fd int, length int64, prot, flags int) ([]byte, error) {
+			if failing {
+				return nil, os.NewSyscallError("mmap", syscall.ENOMEM)
+			}
+			return real(fd, length, prot, flags)
+		}
+		table, path, content := parkOne(t, dir, sys)
+		failing = true
+		if f, err := table.OpenFile(path, os.O_RDWR, 0); err == nil {
+			f.Release(false)
+			t.Fatal("opened without memory")
+		}
+		if descriptors(t, dir) != 0 || table.Parked() != 1 {
+			t.Errorf("%d descriptors, %d parked", descriptors(t, dir), table.Parked())
+		}
+		failing = false
+		f := reopen(t, table, path)
+		defer f.Release(false)
+		wantLoaded(t, f, content)
+		wantCopiedCount(t, table)
+	})
+}
+
+// TestParkedIsCutByOthers: a truncation of the backing file takes copies with it, as it
+// does of a file that is open.
+func TestParkedIsCutByOthers(t *testing.T) {
+	onEachFS(t, func(t *testing.T, dir string) {
+		table, path, content := parkOne(t, dir, nil)
+		if err := os.Truncate(path, 100); err != nil {
+			t.Fatal(err)
+		}
+		f := reopen(t, table, path)
+		wantLoaded(t, f, content[:100])
+		f.Release(true)
+		table.GiveUpIdle(1)
+		if err := os.Truncate(path, 0); err != nil {
+			t.Fatal(err)
+		}
+		f = reopen(t, table, path)
+		wantLoaded(t, f, nil)
+		wantCopiedCount(t, table)
+		f.Release(false)
+	})
+}
