@@ -14,8 +14,10 @@ type admission struct {
 	texts   *share.Pool // bytes
 }
 
-func newAdmission(l limits) admission {
-	return admission{handles: share.NewPool(l.handles), texts: share.NewPool(l.texts)}
+// newAdmission returns an admission of nobody yet. shared says that there are more
+// users than the daemon's own and root.
+func newAdmission(l limits, shared bool) admission {
+	return admission{handles: share.NewPool(l.handles, shared), texts: share.NewPool(l.texts, shared)}
 }
 
 // admit charges a user with one more handle, before anything is opened or made for

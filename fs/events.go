@@ -371,12 +371,15 @@ func (w *worker) wait(done <-chan struct{}) error {
 	}
 	v.waiting[id] = interrupted
 	v.mu.Unlock()
-	w.s.workers.willWait()
 	defer func() {
 		v.mu.Lock()
 		delete(v.waiting, id)
 		v.mu.Unlock()
 	}()
+	if err := w.s.workers.beginWait(w); err != nil {
+		return err
+	}
+	defer w.s.workers.endWait(w)
 	select {
 	case <-done:
 		return nil

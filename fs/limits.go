@@ -20,8 +20,9 @@ type limits struct {
 	// removed caps the removed inodes that are kept reachable; see node.last.
 	removed int
 	// workers caps the requests under way, each of which can hold a thread, and
-	// during its work up to descriptorsPerRequest descriptors. waiting is how many
-	// more requests may wait for one of them to end.
+	// during its work up to descriptorsPerRequest descriptors. waiting caps those that
+	// hold neither: they wait for a worker, or for an event. Each keeps its buffer of
+	// some 130 KiB.
 	workers, waiting int
 	// texts caps the bytes of the control tree's texts that are open.
 	texts int64
@@ -47,7 +48,7 @@ func limitsOf(descriptors int) limits {
 	l := limits{descriptors: descriptors, texts: 64 << 20}
 	reserve := min(descriptors/4, maxWorkers*descriptorsPerRequest)
 	l.workers = max(reserve/descriptorsPerRequest, 8)
-	l.waiting = 4 * l.workers
+	l.waiting = max(l.workers, 256)
 	l.dirs = max(min(descriptors/8, 16384), 4)
 	l.removed = max(min(descriptors/16, 4096), 2)
 	l.handles = int64(max(descriptors-ownDescriptors(descriptors)-reserve-l.dirs-l.removed, 16))

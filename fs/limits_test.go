@@ -30,7 +30,7 @@ func TestLimitsAddUp(t *testing.T) {
 func TestAdmission(t *testing.T) {
 	s := unmounted(t)
 	s.limits = limitsOf(256)
-	s.admission = newAdmission(s.limits)
+	s.admission = newAdmission(s.limits, true)
 	taken := int64(0)
 	for {
 		if err := s.admit(1000); err != nil {
@@ -59,7 +59,7 @@ func TestAdmission(t *testing.T) {
 func TestAdmissionTakesIdleFiles(t *testing.T) {
 	s := unmounted(t)
 	s.limits = limitsOf(256)
-	s.admission = newAdmission(s.limits)
+	s.admission = newAdmission(s.limits, true)
 	const files = 10
 	for i := range files {
 		name := fmt.Sprint(i)
@@ -166,7 +166,7 @@ func TestRemovedAreBounded(t *testing.T) {
 func TestTextsAreBounded(t *testing.T) {
 	s := unmounted(t)
 	s.limits.texts, s.limits.handles = 1000, 1000
-	s.admission = newAdmission(s.limits)
+	s.admission = newAdmission(s.limits, true)
 	text := func(n int) *handle { return &handle{user: 1000, control: &snapshot{text: string(make([]byte, n))}} }
 	huge := text(5000)
 	if err := s.admitText(huge); err != nil {

@@ -21,6 +21,8 @@ func (s *Session) Serve() error {
 // client an EIO and not everybody the mount.
 func (w *worker) answer(request fuse.Request) {
 	w.start(request.Hdr())
+	w.user.Store(int64(request.Hdr().Uid))
+	defer w.user.Store(nobody)
 	defer func() {
 		if e := recover(); e != nil {
 			w.s.log.Error("a request failed", "request", request.String(), "panic", e, "stack", string(debug.Stack()))
@@ -119,9 +121,11 @@ func (w *worker) handle(request fuse.Request) error {
 	case *fuse.RemovexattrRequest:
 		return w.removexattr(r)
 	case *fuse.InterruptRequest:
-		// Only readers of events wait for something. Any other request that
-		// is to be interrupted is about to be answered anyway.
-		w.s.control.waiters.interrupt(r.IntrID)
+		// Readers of events wait for something, and requests for a worker. Any
+		// other that is to be interrupted is about to be answered anyway.
+		if !w.s.workers.interrupt(w, r.IntrID) {
+			w.s.control.waiters.interrupt(r.IntrID)
+		}
 		return errAnswered
 	case *fuse.DestroyRequest:
 		return w.ok()

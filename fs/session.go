@@ -71,7 +71,7 @@ func Mount(opts Options) (*Session, error) {
 		return nil, err
 	}
 	s.files = mapping.NewTable(mapping.Config{
-		MaxMappings: opts.MaxMappings, MaxIdle: s.limits.idle, MapLate: true, Mode: opts.Mode, DirtyLimit: opts.DirtyLimit, Log: s.log, Observer: s.control.events,
+		MaxMappings: opts.MaxMappings, MaxIdle: s.limits.idle, MapLate: true, Mode: opts.Mode, DirtyLimit: opts.DirtyLimit, ManyUsers: opts.AllowOther, Log: s.log, Observer: s.control.events,
 	})
 	s.control.metrics = newMetrics(s)
 	s.notify.start(s.conn, s.log)
@@ -97,7 +97,8 @@ func (s *Session) openRoot() error {
 		return err
 	}
 	s.limits = limitsOf(descriptorLimit())
-	s.admission = newAdmission(s.limits)
+	s.admission = newAdmission(s.limits, s.opts.AllowOther)
+	s.workers.crowd.init(s.limits)
 	s.dirs.max, s.nodes.maxRemoved = s.limits.dirs, s.limits.removed
 	s.dirs.dirs = make(map[fuse.NodeID]*dirFD)
 	s.devices.init(st.Dev)

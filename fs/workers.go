@@ -23,17 +23,21 @@ import (
 //   - the lookout sees that there was no idle worker for many ticks, and there
 //     are processors to spare.
 //
-// A worker that becomes idle while another one is ends.
+// A worker that becomes idle while another one is ends. How many there can be is
+// bounded, and each user has a share of them; see crowd.go.
 type workers struct {
 	s     *Session
 	group sync.WaitGroup
 	// fatal holds what ended the session early.
 	fatal chan error
 
-	// mu guards ended: no worker is started after one was told that there are
-	// no more requests.
-	mu    sync.Mutex
+	mu sync.Mutex
+	// ended: no worker is started after one was told that there are no more requests.
 	ended bool
+	all   []*worker // that run
+	// resting is how many of them wait for an event.
+	resting int
+	crowd   crowd
 
 	idle    atomic.Int32  // workers that wait for a request, or are about to
 	running atomic.Int32  // all workers
@@ -93,9 +97,13 @@ func (p *workers) serve(s *Session) error {
 func (p *workers) start() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.ended {
+	if p.ended || len(p.all)-p.resting >= p.s.limits.workers {
 		return
 	}
+	w := &worker{s: p.s, at: len(p.all)}
+	w.dev = p.s.dev
+	w.user.Store(nobody)
+	p.all = append(p.all, w)
 	// The group has the worker before it counts as idle: the last other one may
 	// leave as soon as it does.
 	p.group.Add(1)
@@ -103,8 +111,20 @@ func (p *workers) start() {
 	p.idle.Add(1)
 	go func() {
 		defer p.group.Done()
-		p.work()
+		p.work(w)
 	}()
+}
+
+// leave takes a worker that ends out of the list.
+func (p *workers) leave(w *worker) {
+	p.running.Add(-1)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	last := len(p.all) - 1
+	p.all[w.at] = p.all[last]
+	p.all[w.at].at = w.at
+	p.all[last] = nil
+	p.all = p.all[:last]
 }
 
 // worker reads requests and answers them, one at a time.
@@ -113,14 +133,19 @@ type worker struct {
 	s *Session
 	// nonblock says that the read being answered must not wait.
 	nonblock bool
+
+	// user is whose request is under way, or nobody.
+	user atomic.Int64
+	at   int // in workers.all, guarded by its mu
 }
+
+// nobody is no user's number.
+const nobody = -1
 
 // work reads and answers requests until there are no more, or another worker is
 // idle.
-func (p *workers) work() {
-	defer p.running.Add(-1)
-	w := &worker{s: p.s}
-	w.dev = p.s.dev
+func (p *workers) work(w *worker) {
+	defer p.leave(w)
 	var tick uint32
 	for {
 		request, err := p.s.conn.ReadRequest()
@@ -131,7 +156,16 @@ func (p *workers) work() {
 			if p.asleep.Load() {
 				p.wake()
 			}
-			w.answer(request)
+			if p.running.Load() <= crowdSize || !p.holdBack(w, request) {
+				w.answer(request)
+				for p.crowd.length.Load() > 0 {
+					next := p.next(request.Hdr().Uid)
+					if next == nil {
+						break
+					}
+					w.answer(next)
+				}
+			}
 			if now := p.ticks.Load(); now != tick {
 				// A goroutine that leaves the processor by system calls only
 				// looks to Go's scheduler as if it never did. After 10 ms it

@@ -9,44 +9,50 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// makeRoom waits until length more bytes may be copied: while the copies of all
-// files are over the limit, the file that has held some for longest is written
-// back. The error is that of the write-back, or ENOMEM when only private copies
-// are left, which go nowhere. None of a file's locks may be held.
-func (t *Table) makeRoom(length int64) error {
+// makeRoom waits until length more bytes of a file may be copied: while the copies of
+// all files are over the limit, or those of its owner over the owner's share, the file
+// that has held some for longest is written back. The error is that of the write-back,
+// or ENOMEM when only private copies are left, which go nowhere. None of a file's locks
+// may be held.
+func (t *Table) makeRoom(f *File, length int64) error {
 	need := (length + PageSize - 1) / PageSize
 	for {
-		copied := t.copied.Load()
-		if copied == 0 || copied+need <= t.maxCopied && t.holding.Load() <= int64(t.maxIdle) {
+		taken := t.copied.Taken()
+		fits := taken == 0 || t.copied.Has(f.owner, need)
+		if fits && t.holding.Load() <= int64(t.maxIdle) {
 			return nil
 		}
-		f := t.longestHeld()
-		if f == nil {
-			if copied+need > t.maxCopied {
+		// Who has his share writes back his own; where all is taken, anybody's will do.
+		held := t.longestHeld(func(h *File) bool { return h.owner == f.owner })
+		if held == nil && (fits || taken+need > t.copied.Limit()) {
+			held = t.longestHeld(func(*File) bool { return true })
+		}
+		if held == nil {
+			switch {
+			case !fits:
 				return os.NewSyscallError("mmap", syscall.ENOMEM)
-			}
-			if t.parkOldest() {
+			case t.parkOldest():
 				continue
 			}
 			return nil // private files that are all open
 		}
-		seen := f.Failures()
-		err := f.Sync(&seen, true)
-		f.Unref()
+		seen := held.Failures()
+		err := held.Sync(&seen, true)
+		held.Unref()
 		if err != nil {
 			return err
 		}
 	}
 }
 
-// longestHeld returns the staged file that has held copies for longest, with a
-// reference, or nil. It then counts as the one that has held them least.
-func (t *Table) longestHeld() *File {
+// longestHeld returns the staged file that has held copies for longest, of those that
+// suit, with a reference, or nil. It then counts as the one that has held them least.
+func (t *Table) longestHeld(suits func(*File) bool) *File {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for e := t.held.Front(); e != nil; e = e.Next() {
 		f := e.Value.(*File)
-		if f.heldMode != Staged {
+		if f.heldMode != Staged || !suits(f) {
 			continue
 		}
 		t.held.MoveToBack(e)

@@ -103,7 +103,7 @@ func (t *Table) StatHeld(st *unix.Stat_t, dirfd int, name string) {
 func (f *File) TimesSet() { f.mtime.Store(0) }
 
 // CopiedBytes returns how many bytes the copied pages of all files take in memory.
-func (t *Table) CopiedBytes() int64 { return t.copied.Load() * PageSize }
+func (t *Table) CopiedBytes() int64 { return t.copied.Taken() * PageSize }
 
 // keepCtime is told that a write-back has changed the inode, whose ctime was shown
 // as shown. f.mu must be held exclusively.
@@ -133,7 +133,7 @@ func (f *File) forgetCtime() {
 // addCopied counts n more copied pages, or fewer.
 func (f *File) addCopied(n int64) {
 	f.copies.count.Add(n)
-	f.table.copied.Add(n)
+	f.table.copied.Force(f.owner, n)
 }
 
 // mapCopiesLocked maps the file so that its first end bytes are covered, keeping

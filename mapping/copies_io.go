@@ -86,7 +86,7 @@ func (f *File) readCopiesLocked(p []byte, off int64) (n int, err error) {
 // copyOver stores p at g in the engine's memory. done is false when the file has
 // changed its mode meanwhile.
 func (f *File) copyOver(p []byte, g Range, by Origin) (n int, done bool, err error) {
-	if err := f.table.makeRoom(g.Len()); err != nil {
+	if err := f.table.makeRoom(f, g.Len()); err != nil {
 		return 0, true, err
 	}
 	if g.End > f.size.Load() {
@@ -384,7 +384,7 @@ func (f *File) zeroCopies(g Range) (done bool, err error) {
 	g = g.Intersect(Range{0, f.size.Load()})
 	for at := g.Off; at < g.End; {
 		piece := Range{at, min(PageDown(at)+zeroPiece, g.End)}
-		if err := f.table.makeRoom(piece.Len()); err != nil {
+		if err := f.table.makeRoom(f, piece.Len()); err != nil {
 			return true, err
 		}
 		if done, err := f.zeroCopiesIn(piece); !done || err != nil {

@@ -26,6 +26,7 @@ type File struct {
 	table *Table
 	sys   *system
 	id    ID
+	owner uint32 // the user who is charged for copied pages: the inode's when it was opened
 
 	// These are guarded by table.mu.
 	refs   int

@@ -313,7 +313,7 @@ func (f *File) Append(p []byte, by Origin) (off int64, n int, err error) {
 		return f.size.Load(), 0, nil
 	}
 	if f.copying() {
-		if err := f.table.makeRoom(int64(len(p))); err != nil {
+		if err := f.table.makeRoom(f, int64(len(p))); err != nil {
 			return 0, 0, err
 		}
 	}

@@ -100,7 +100,7 @@ func TestStagedReachesTheFileWhenSynced(t *testing.T) {
 				t.Fatal(err)
 			}
 			wantBoth(t, f, path, want, want)
-			if n := f.table.copied.Load(); n != 0 || f.held.Load() {
+			if n := f.table.copied.Taken(); n != 0 || f.held.Load() {
 				t.Fatalf("round %d: %d pages are copied after the write-back, held: %v", round, n, f.held.Load())
 			}
 		}
@@ -167,8 +167,8 @@ func TestStagedAsyncIsNotOnTheDevice(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantBoth(t, f, path, want, want)
-		if f.UnsyncedPages() != 1 || f.table.copied.Load() != 0 {
-			t.Fatalf("unsynced %d, copied %d, want 1 and 0", f.UnsyncedPages(), f.table.copied.Load())
+		if f.UnsyncedPages() != 1 || f.table.copied.Taken() != 0 {
+			t.Fatalf("unsynced %d, copied %d, want 1 and 0", f.UnsyncedPages(), f.table.copied.Taken())
 		}
 		failures := f.Failures()
 		if err := f.Sync(&failures, true); err != nil || f.UnsyncedPages() != 0 {
@@ -246,7 +246,7 @@ func TestHeldFilesStay(t *testing.T) {
 		if f := table.Find(ids[0]); f != nil {
 			t.Error("a removed file is kept")
 		}
-		if n := table.copied.Load(); n != 4 {
+		if n := table.copied.Taken(); n != 4 {
 			t.Errorf("%d pages are counted as copied, want 4", n)
 		}
 	})
@@ -263,7 +263,7 @@ func TestDirtyLimit(t *testing.T) {
 		page := pattern(int(PageSize), 1)
 		for i := range int64(3 * limit) {
 			mustWrite(t, files[i%4], page, i/4*PageSize)
-			if n := table.copied.Load(); n > limit {
+			if n := table.copied.Taken(); n > limit {
 				t.Fatalf("%d pages are copied, the limit is %d", n, limit)
 			}
 		}
@@ -301,7 +301,7 @@ func TestZeroesStayInTheBudget(t *testing.T) {
 		if err := f.Allocate(punch, 10, (pages-1)*PageSize); err != nil {
 			t.Fatal(err)
 		}
-		if n := f.table.copied.Load(); n > limit {
+		if n := f.table.copied.Taken(); n > limit {
 			t.Errorf("%d pages are copied, the limit is %d", n, limit)
 		}
 		want := pattern(pages*int(PageSize), 1)
@@ -314,7 +314,7 @@ func TestZeroesStayInTheBudget(t *testing.T) {
 		if err := f.Allocate(punch, 0, pages*PageSize); err != nil {
 			t.Fatal(err)
 		}
-		if n := f.table.copied.Load(); n != 2 {
+		if n := f.table.copied.Taken(); n != 2 {
 			t.Errorf("%d pages are copied for the two that were not zero", n)
 		}
 	})
@@ -465,8 +465,41 @@ func TestStagedConcurrently(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantBoth(t, f, path, want, want)
-		if n := f.table.copied.Load(); n != 0 {
+		if n := f.table.copied.Taken(); n != 0 {
 			t.Errorf("%d pages are counted as copied after all is synced", n)
+		}
+	})
+}
+
+// TestDirtyLimitIsShared: an owner whose files take all they may leaves memory to
+// those of another, and is the one who waits or is refused.
+func TestDirtyLimitIsShared(t *testing.T) {
+	onEachFS(t, func(t *testing.T, dir string) {
+		const limit = 50
+		page := pattern(int(PageSize), 1)
+		for _, mode := range []Mode{Private, Staged} {
+			table := newTestTable(t, Config{Mode: mode, DirtyLimit: limit * PageSize, ManyUsers: true}, nil)
+			hog := openTest(t, table, filepath.Join(dir, "hog-"+mode.String()))
+			other := openTest(t, table, filepath.Join(dir, "other-"+mode.String()))
+			hog.owner, other.owner = 1000, 2000
+			var err error
+			written := int64(0)
+			for ; err == nil && written < 2*limit; written++ {
+				_, err = hog.WriteAt(page, written*PageSize, Origin{})
+				if n := table.copied.Held(hog.owner); n > limit*4/5 {
+					t.Fatalf("%v: %d of %d pages belong to one owner", mode, n, limit)
+				}
+			}
+			if mode == Private && !errors.Is(err, syscall.ENOMEM) || mode == Staged && err != nil {
+				t.Errorf("%v: the hog's last write: %v", mode, err)
+			}
+			hogs := table.copied.Held(hog.owner)
+			for i := range table.copied.Held(hog.owner) / 8 {
+				mustWrite(t, other, page, i*PageSize)
+			}
+			if n := table.copied.Held(hog.owner); n != hogs {
+				t.Errorf("%v: another's writes took %d of the hog's %d pages", mode, hogs-n, hogs)
+			}
 		}
 	})
 }

@@ -20,6 +20,7 @@ type parkedFile struct {
 	mu sync.Mutex
 
 	id    ID
+	owner uint32
 	born  unix.StatxTimestamp // tells the inode from a later one with its number
 	ctime unix.Timespec       // what it looked like
 
@@ -61,7 +62,7 @@ func (t *Table) park(f *File) bool {
 		return false
 	}
 	f.discard() // out of everybody's reach
-	t.copied.Add(p.copied)
+	t.copied.Force(p.owner, p.copied)
 	return true
 }
 
@@ -79,7 +80,7 @@ func (t *Table) takeOut(f *File) (p *parkedFile, ok bool) {
 		return nil, false
 	}
 	p = &parkedFile{
-		id: f.id, born: birth(f.fd), ctime: st.Ctim, size: f.size.Load(), own: c.own, cut: c.cut, mtime: f.mtime.Load(),
+		id: f.id, owner: f.owner, born: birth(f.fd), ctime: st.Ctim, size: f.size.Load(), own: c.own, cut: c.cut, mtime: f.mtime.Load(),
 	}
 	if p.born == (unix.StatxTimestamp{}) || !p.copyOut(f) {
 		return nil, false
@@ -145,6 +146,7 @@ func (t *Table) unpark(p *parkedFile, fd int, st *unix.Stat_t, readable, writabl
 		return nil, false, nil
 	}
 	f = t.newFileLocked(fd, st, readable, writable)
+	f.owner = p.owner
 	t.mu.Unlock()
 	if err := f.restore(p); err != nil {
 		f.discard()
@@ -244,7 +246,7 @@ func (t *Table) dropParkedLocked(id ID) {
 	if p := t.parked[id]; p != nil {
 		delete(t.parked, id)
 		t.parkedN.Store(int64(len(t.parked)))
-		t.copied.Add(-p.copied)
+		t.copied.Give(p.owner, p.copied)
 	}
 }
 

@@ -131,7 +131,7 @@ func wantCopiedCount(t testing.TB, table *Table) {
 		want += p.copied
 	}
 	table.mu.Unlock()
-	if got := table.copied.Load(); got != want {
+	if got := table.copied.Taken(); got != want {
 		t.Errorf("%d pages are counted as copied, want %d", got, want)
 	}
 }
@@ -212,8 +212,8 @@ func TestParkedIsNotAStranger(t *testing.T) {
 		defer f.Release(false)
 		content[0] = pattern(1, 1)[0]
 		wantLoaded(t, f, content)
-		if table.Parked() != 0 || table.copied.Load() != 0 {
-			t.Errorf("%d files are parked, %d pages copied", table.Parked(), table.copied.Load())
+		if table.Parked() != 0 || table.copied.Taken() != 0 {
+			t.Errorf("%d files are parked, %d pages copied", table.Parked(), table.copied.Taken())
 		}
 	})
 }
@@ -230,8 +230,8 @@ func TestParkedIsLostWithItsName(t *testing.T) {
 		t.Error("gone with the kernel's forgetting")
 	}
 	table.Forget(IDOf(&st), true)
-	if table.Parked() != 0 || table.copied.Load() != 0 {
-		t.Errorf("%d files are parked, %d pages copied", table.Parked(), table.copied.Load())
+	if table.Parked() != 0 || table.copied.Taken() != 0 {
+		t.Errorf("%d files are parked, %d pages copied", table.Parked(), table.copied.Taken())
 	}
 }
 

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"mapfs/mapping/share"
 )
 
 // Config says how a [Table] keeps its files.
@@ -28,6 +30,9 @@ type Config struct {
 	// together: a writer that would exceed it waits while staged files are written
 	// back. 0 is a quarter of the memory.
 	DirtyLimit int64
+	// ManyUsers says that the files' owners share DirtyLimit: none of them can take it
+	// all.
+	ManyUsers bool
 	// MapLate puts off mapping a file until that pays: small reads are served by
 	// pread(2) the first time, until [Table.MapNow] is called. What only few bytes are
 	// read of, once, then costs no mmap(2), no page fault and no munmap(2).
@@ -50,9 +55,10 @@ type Table struct {
 	arena       *Arena
 	maxMappings int64
 	maxIdle     int
-	maxCopied   int64 // pages
 
-	copied  atomic.Int64 // pages with their own bytes in the engine's memory
+	// copied counts the pages with their own bytes in the engine's memory, by the
+	// owner of the file, as a disk quota counts blocks.
+	copied  *share.Pool
 	holding atomic.Int64 // the length of held
 	// restamped is the number of files that show another ctime than the inode has.
 	restamped atomic.Int64
@@ -93,7 +99,6 @@ func newTable(cfg Config, sys *system) *Table {
 		maxMappings: int64(cfg.MaxMappings),
 		maxIdle:     cfg.MaxIdle,
 		modes:       fileModes{normal: cfg.Mode},
-		maxCopied:   cfg.DirtyLimit / PageSize,
 		files:       make(map[ID]*File),
 		parked:      make(map[ID]*parkedFile),
 		holes:       make(map[uint64]bool),
@@ -111,8 +116,9 @@ func newTable(cfg Config, sys *system) *Table {
 	}
 	t.maxIdle = min(t.maxIdle, int(t.maxMappings))
 	if cfg.DirtyLimit <= 0 {
-		t.maxCopied = defaultDirtyLimit() / PageSize
+		cfg.DirtyLimit = defaultDirtyLimit()
 	}
+	t.copied = share.NewPool(cfg.DirtyLimit/PageSize, cfg.ManyUsers)
 	t.late.Store(cfg.MapLate)
 	t.probeVMWrite()
 	t.arena = newArena(t)
@@ -216,7 +222,7 @@ func (t *Table) Open(fd int, st *unix.Stat_t, readable, writable bool) (*File, e
 // newFileLocked returns a File of fd with one reference, which the table does not
 // have yet. t.mu must be held.
 func (t *Table) newFileLocked(fd int, st *unix.Stat_t, readable, writable bool) *File {
-	f := &File{table: t, sys: t.sys, id: IDOf(st), fd: fd, readable: readable, writable: writable, refs: 1}
+	f := &File{table: t, sys: t.sys, id: IDOf(st), owner: st.Uid, fd: fd, readable: readable, writable: writable, refs: 1}
 	f.fillsHoles = t.fillsHolesLocked(st.Dev, fd)
 	f.openForWriting.Store(writable)
 	f.size.Store(st.Size)

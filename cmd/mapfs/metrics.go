@@ -9,6 +9,15 @@ import (
 	"net/netip"
 	"strconv"
 	"time"
+
+	"golang.org/x/net/netutil"
+)
+
+// metricsReaders is how many connections are served at a time, out of the daemon's
+// own descriptors; more wait. metricsTimeout ends one that is slow, or says nothing.
+const (
+	metricsReaders = 16
+	metricsTimeout = 10 * time.Second
 )
 
 // checkMetricsAddr refuses an address for --metrics-addr that others than this
@@ -59,11 +68,14 @@ func serveMetrics(listener net.Listener, handler http.Handler, log *slog.Logger)
 	mux.Handle("GET /metrics", handler)
 	server := &http.Server{
 		Handler:           mux,
-		ReadHeaderTimeout: 10 * time.Second,
+		ReadHeaderTimeout: metricsTimeout,
+		ReadTimeout:       metricsTimeout,
+		WriteTimeout:      metricsTimeout,
+		IdleTimeout:       metricsTimeout,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
 	go func() {
-		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		if err := server.Serve(netutil.LimitListener(listener, metricsReaders)); !errors.Is(err, http.ErrServerClosed) {
 			log.Error("the metrics are no longer served", "err", err)
 		}
 	}()

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -82,6 +83,7 @@ func realMount(opts fs.Options) (session, error) {
 	// applied too.
 	syscall.Umask(0)
 	leaveRoomForWorkers()
+	raiseDescriptorLimit()
 	// Why fusermount3 refuses to mount is on its stderr alone, and the FUSE
 	// library passes that on to package log.
 	var words bytes.Buffer
@@ -99,6 +101,44 @@ func realMount(opts fs.Options) (session, error) {
 
 // leaveRoomForWorkers gives the Go scheduler the slots that serving wants.
 func leaveRoomForWorkers() { runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + fs.SpareSlots) }
+
+// mostDescriptors is as many as the daemon asks for: a mount of a million open files
+// takes a gigabyte of the kernel's memory.
+const mostDescriptors = 1 << 20
+
+// raiseDescriptorLimit lets the process have as many descriptors as the system
+// allows it (RLIMIT_NOFILE): all that clients open together are its own. The soft
+// limit goes as far as the hard one; that too can be raised by who has
+// CAP_SYS_RESOURCE, up to fs.nr_open. What it comes to is in the mount's status.
+func raiseDescriptorLimit() {
+	var limit syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil {
+		return
+	}
+	if most := min(openLimit(), mostDescriptors); most > limit.Max {
+		if syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: most, Max: most}) == nil {
+			return
+		}
+	}
+	if most := min(limit.Max, mostDescriptors); most > limit.Cur {
+		// What is refused stays as it was.
+		_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: most, Max: limit.Max})
+	}
+}
+
+// openLimit returns fs.nr_open, the most descriptors that any process may have, or 0
+// if it is not known.
+func openLimit() uint64 {
+	text, err := os.ReadFile("/proc/sys/fs/nr_open")
+	if err != nil {
+		return 0
+	}
+	n, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
 
 // withHelperWords adds what fusermount3 said to an error that only has its exit
 // status.

@@ -14,19 +14,24 @@ import "sync"
 // alpha is how many times the free part of the pool one user may hold.
 const alpha = 4
 
+// Fair reports whether a user may hold so many units where so many are then free.
+func Fair(held, free int64) bool { return free >= 0 && held <= alpha*free }
+
 // Pool is a number of units that users take and give back. All methods can be
 // called at the same time from any goroutine.
 type Pool struct {
-	limit int64
+	limit  int64
+	shared bool
 
 	mu    sync.Mutex
 	taken int64
 	users map[uint32]int64 // units by user; those who have none are not in it
 }
 
-// NewPool returns a pool of limit units.
-func NewPool(limit int64) *Pool {
-	return &Pool{limit: limit, users: make(map[uint32]int64)}
+// NewPool returns a pool of limit units. Unless it is shared, one user may have them
+// all.
+func NewPool(limit int64, shared bool) *Pool {
+	return &Pool{limit: limit, shared: shared, users: make(map[uint32]int64)}
 }
 
 // Take gives n units to a user, or none and reports false: the pool has too few
@@ -34,12 +39,24 @@ func NewPool(limit int64) *Pool {
 func (p *Pool) Take(user uint32, n int64) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	free := p.limit - p.taken - n
-	if free < 0 || p.users[user]+n > alpha*free {
+	if !p.hasLocked(user, n) {
 		return false
 	}
 	p.addLocked(user, n)
 	return true
+}
+
+// Has reports whether Take would give n units to a user.
+func (p *Pool) Has(user uint32, n int64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.hasLocked(user, n)
+}
+
+// hasLocked is Has; p.mu must be held.
+func (p *Pool) hasLocked(user uint32, n int64) bool {
+	free := p.limit - p.taken - n
+	return free >= 0 && (!p.shared || Fair(p.users[user]+n, free))
 }
 
 // Force gives n units to a user whatever is left. Somebody must have them.

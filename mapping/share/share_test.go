@@ -11,7 +11,7 @@ func takeAll(p *Pool, user uint32) (n int64) {
 }
 
 func TestOneUserLeavesAFifth(t *testing.T) {
-	p := NewPool(1000)
+	p := NewPool(1000, true)
 	if got := takeAll(p, 1); got != 800 {
 		t.Errorf("one user took %d of 1000 units, want 800", got)
 	}
@@ -24,7 +24,7 @@ func TestOneUserLeavesAFifth(t *testing.T) {
 }
 
 func TestEachLeavesAFifthOfWhatHeFound(t *testing.T) {
-	p := NewPool(625)
+	p := NewPool(625, true)
 	for round, want := range []int64{125, 25, 5, 1} {
 		for again := 0; again < 3; again++ {
 			takeAll(p, uint32(round))
@@ -36,7 +36,7 @@ func TestEachLeavesAFifthOfWhatHeFound(t *testing.T) {
 }
 
 func TestWhatIsGivenBackCanBeTaken(t *testing.T) {
-	p := NewPool(100)
+	p := NewPool(100, true)
 	n := takeAll(p, 7)
 	if p.Held(7) != n || p.Taken() != n {
 		t.Errorf("the pool says %d and %d, want %d", p.Held(7), p.Taken(), n)
@@ -51,7 +51,7 @@ func TestWhatIsGivenBackCanBeTaken(t *testing.T) {
 }
 
 func TestTooManyAtOnceTakesNothing(t *testing.T) {
-	p := NewPool(100)
+	p := NewPool(100, true)
 	if p.Take(1, 101) || p.Take(1, 90) {
 		t.Error("more than a share was given")
 	}
@@ -65,5 +65,15 @@ func TestTooManyAtOnceTakesNothing(t *testing.T) {
 	p.Give(1, 200)
 	if !p.Take(2, 1) {
 		t.Error("the pool gives nothing though all was given back")
+	}
+}
+
+func TestOneUserHasAllOfWhatIsNotShared(t *testing.T) {
+	p := NewPool(100, false)
+	if got := takeAll(p, 1); got != 100 {
+		t.Errorf("%d of 100 units", got)
+	}
+	if p.Has(2, 1) {
+		t.Error("an empty pool has a unit")
 	}
 }
