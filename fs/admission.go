@@ -34,12 +34,12 @@ func (s *Session) admit(user uint32) error {
 // dismiss takes back the charge of a handle that is closed, or was never made.
 func (s *Session) dismiss(user uint32) { s.admission.handles.Give(user, 1) }
 
-// admitMapping reports whether there is a descriptor for the file of one more
-// explicit mapping. They are for the daemon's own user and root, who are charged
-// for them by being refused more handles.
+// admitMapping refuses the file of one more explicit mapping if there is no descriptor
+// for it. Explicit mappings are for the daemon's own user and root alone, so they come
+// out of all handles and not out of a share.
 func (s *Session) admitMapping() error {
 	explicit := int64(s.files.Arena().Count()) + 1
-	if s.admission.handles.Taken()+explicit >= s.limits.handles {
+	if s.admission.handles.Taken()+explicit > s.limits.handles {
 		return syscall.ENFILE
 	}
 	s.makeDescriptorRoom(explicit)

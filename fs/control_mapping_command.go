@@ -128,6 +128,9 @@ func (s *Session) runMmap(c command) (string, error) {
 	if r.Offset, length, err = c.span(); err != nil {
 		return "", err
 	}
+	if err := s.admitMapping(); err != nil {
+		return "", &refusal{errnoOf(err), "mmap: the daemon has no descriptor left for the file of one more mapping"}
+	}
 	f, err := s.openPath(c.args["file"])
 	if err != nil {
 		why := plainText(err)

@@ -33,7 +33,8 @@ const (
 	// rename holds both directories and what it replaces, a walk to a directory the
 	// step it is at, an open file a copy of a descriptor.
 	descriptorsPerRequest = 6
-	maxWorkers            = 1024
+	maxWorkers            = 256
+	maxWaiting            = 4096
 )
 
 // ownDescriptors returns how many of a limit of descriptors are the daemon's own:
@@ -48,7 +49,7 @@ func limitsOf(descriptors int) limits {
 	l := limits{descriptors: descriptors, texts: 64 << 20}
 	reserve := min(descriptors/4, maxWorkers*descriptorsPerRequest)
 	l.workers = max(reserve/descriptorsPerRequest, 8)
-	l.waiting = max(l.workers, 256)
+	l.waiting = maxWaiting
 	l.dirs = max(min(descriptors/8, 16384), 4)
 	l.removed = max(min(descriptors/16, 4096), 2)
 	l.handles = int64(max(descriptors-ownDescriptors(descriptors)-reserve-l.dirs-l.removed, 16))

@@ -88,6 +88,27 @@ func TestAdmissionTakesIdleFiles(t *testing.T) {
 	}
 }
 
+// TestAdmissionOfMappings: explicit mappings and handles come out of one limit.
+func TestAdmissionOfMappings(t *testing.T) {
+	s := unmounted(t)
+	if err := os.WriteFile(s.backing("f"), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.limits.handles = 3
+	s.admission = newAdmission(s.limits, false)
+	s.mmapTest(t, "name=a file=f")
+	s.mmapTest(t, "name=b file=f")
+	if err := s.admit(0); err != nil {
+		t.Errorf("the third: %v", err)
+	}
+	if err := s.admit(0); errnoOf(err) != syscall.ENFILE {
+		t.Errorf("the fourth: %v, want ENFILE", err)
+	}
+	if err := s.admitMapping(); errnoOf(err) != syscall.ENFILE {
+		t.Errorf("a third mapping: %v, want ENFILE", err)
+	}
+}
+
 // TestRemovedAreBounded: inodes without a name that clients keep without opening them
 // take a bounded number of descriptors, and none while they are open.
 func TestRemovedAreBounded(t *testing.T) {

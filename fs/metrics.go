@@ -39,6 +39,10 @@ func newMetrics(s *Session) *metrics {
 	gauge("nodes", "Inodes the kernel knows.", func() float64 { return float64(s.nodes.len()) })
 	gauge("mappings", "Live mappings.", func() float64 { n, _ := s.files.Mappings(); return float64(n) })
 	gauge("mapped_bytes", "Address space of the live mappings.", func() float64 { _, n := s.files.Mappings(); return float64(n) })
+	gauge("handles", "Files and directories that clients have open.", func() float64 { return float64(s.admission.handles.Taken()) })
+	gauge("handles_limit", "How many of them there can be.", func() float64 { return float64(s.admission.handles.Limit()) })
+	gauge("idle_files", "Backing files held open though no client has them open.", func() float64 { return float64(s.files.Idle()) })
+	gauge("parked_files", "Changed private files that are closed.", func() float64 { return float64(s.files.Parked()) })
 	gauge("copied_bytes", "Memory of copied pages.", func() float64 { return float64(s.files.CopiedBytes()) })
 	gauge("unsynced_bytes", "Bytes that a power cut would take.", func() float64 { return float64(s.files.UnsyncedBytes()) })
 	return m

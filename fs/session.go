@@ -70,6 +70,7 @@ func Mount(opts Options) (*Session, error) {
 		s.dirs.close()
 		return nil, err
 	}
+	s.workers.background.find(opts.Mountpoint)
 	s.files = mapping.NewTable(mapping.Config{
 		MaxMappings: opts.MaxMappings, MaxIdle: s.limits.idle, MapLate: true, Mode: opts.Mode, DirtyLimit: opts.DirtyLimit, ManyUsers: opts.AllowOther, Log: s.log, Observer: s.control.events,
 	})
@@ -203,11 +204,6 @@ func setMountFlags(opts *Options) error {
 // maxReadahead is how much the kernel may read ahead of a client, in bytes. It
 // splits what it reads ahead into requests of at most 128 KiB.
 const maxReadahead = 1 << 20
-
-// maxBackground is how many requests that no client waits for, reads ahead above
-// all, the kernel may have under way. Its own limit of 12 leaves workers without
-// work while a client copies.
-const maxBackground = 64
 
 // Sync writes back everything that is unsynced: every mapping, and then the
 // filesystems below, for what was closed since.

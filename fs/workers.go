@@ -49,6 +49,8 @@ type workers struct {
 	asleep atomic.Bool
 	rouse  chan struct{}
 	stop   chan struct{}
+	// background is the lookout's.
+	background background
 }
 
 const (
@@ -259,8 +261,14 @@ func (p *workers) lookout() {
 			busy = 0
 			p.start()
 		}
+		if p.running.Load() > crowdSize {
+			p.background.widen(true)
+		}
 		if quiet >= lookoutPatience {
 			quiet = 0
+			if p.running.Load() <= crowdSize {
+				p.background.widen(false)
+			}
 			p.asleep.Store(true)
 			// A request that began before it could see that the lookout sleeps
 			// is held up for a moment at the most: it is looked at once more.

@@ -23,6 +23,8 @@ import (
 //	watch FILE FLAGS         talk to an open events file, see watchCommand
 //	wake EVENTS FILE N HOW   sleep until the next event, N times
 //	disturb DIR SECONDS      the load of control_race_test.go
+//	hog WHAT DIR             take all there is of something, see starve_test.go
+//	work DIR                 what another user does meanwhile
 //
 // fd, mmap and watch answer each line of stdin with one line: the result, or
 // "error: ..." with the errno's name.
@@ -39,6 +41,8 @@ var clientVerbs = map[string]func(args []string) error{
 	"watch":   clientWatch,
 	"wake":    clientWake,
 	"disturb": clientDisturb,
+	"hog":     clientHog,
+	"work":    clientWork,
 }
 
 // errnoName makes an error comparable across processes: the name of its errno.

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"mapfs/fs"
 )
@@ -95,4 +96,56 @@ func TestServeMetrics(t *testing.T) {
 	if listener, err := listenMetrics(""); listener != nil || err != nil {
 		t.Errorf("without an address: got %v, %v", listener, err)
 	}
+}
+
+// TestMetricsReadersAreBounded: connections that say nothing take a bounded number of
+// descriptors, and let others in after a while.
+func TestMetricsReadersAreBounded(t *testing.T) {
+	listener, err := listenMetrics("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var first net.Conn
+	accepted := make(chan struct{}, 4*metricsReaders)
+	counting := countingListener{listener, func() { accepted <- struct{}{} }}
+	stop := serveMetrics(counting, http.NotFoundHandler(), slog.New(slog.DiscardHandler))
+	defer stop()
+	for i := range 2 * metricsReaders {
+		conn, err := net.Dial("tcp", listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			first = conn
+		}
+		defer conn.Close()
+	}
+	for range metricsReaders {
+		<-accepted
+	}
+	select {
+	case <-accepted:
+		t.Errorf("more than %d connections are served at a time", metricsReaders)
+	case <-time.After(50 * time.Millisecond):
+	}
+	first.Close()
+	select {
+	case <-accepted:
+	case <-time.After(10 * time.Second):
+		t.Error("nobody is let in after one has gone")
+	}
+}
+
+// countingListener tells of each connection that is accepted.
+type countingListener struct {
+	net.Listener
+	tell func()
+}
+
+func (l countingListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err == nil {
+		l.tell()
+	}
+	return conn, err
 }
