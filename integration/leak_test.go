@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -62,6 +63,44 @@ func freeBlocks(t testing.TB, dir string) uint64 {
 		t.Fatal(err)
 	}
 	return st.Bfree
+}
+
+// TestLeakPrivateFiles changes more private files than the daemon may have descriptors;
+// each keeps what was written.
+func TestLeakPrivateFiles(t *testing.T) {
+	need.Tool(t, "prlimit")
+	eachFS(t, func(t *testing.T, dir string) {
+		const files = 600
+		for i := range files {
+			makeFile(t, filepath.Join(dir, fmt.Sprint(i)), "original")
+		}
+		m := mountWith(t, dir, mountConfig{
+			opts: []string{"mode=private"},
+			wrap: []string{"prlimit", "--nofile=256:256"},
+		})
+		run(t, "sh", "-ec", `cd "$1"; for i in $(seq 0 $2); do printf "$i" 1<>$i; printf more >>$i; done`, "sh", m.dir, fmt.Sprint(files-1))
+		if got := m.fds(); got > 256 {
+			t.Errorf("%d descriptors, but the limit is 256", got)
+		}
+		out := run(t, "sh", "-ec", `cd "$1"; for i in $(seq 0 $2); do cat $i; stat -c " %s" $i; done`, "sh", m.dir, fmt.Sprint(files-1))
+		for i, line := range strings.Split(strings.TrimSpace(out), "\n") {
+			name := fmt.Sprint(i)
+			want := name + "original"[len(name):] + "more 12"
+			if line != want {
+				t.Fatalf("file %d: %q, want %q", i, line, want)
+			}
+		}
+		// The control tree tells of those that are closed as of the others.
+		for _, name := range []string{"0", fmt.Sprint(files - 1)} {
+			out := run(t, "sh", "-ec", `cd "$1/.mapfs/files/$2"; cat unsynced backing; grep -E "^(mode|size|backing_size|copied_pages) " status`, "sh", m.dir, name)
+			expect(t, out, "0 12 write\noriginalmode private\nsize 12\nbacking_size 8\ncopied_pages 1\n", "control tree of "+name)
+		}
+		for i := range files {
+			if got, err := os.ReadFile(filepath.Join(dir, fmt.Sprint(i))); err != nil || string(got) != "original" {
+				t.Fatalf("BACKING has %q, %v", got, err)
+			}
+		}
+	})
 }
 
 // TestLeakManyFiles walks more files than the daemon may have descriptors or

@@ -203,6 +203,49 @@ var dataChecks = []check{
 		c.fdHolds(fd, "still there!")
 		equal(c, c.fstat(fd).Size, int64(12), "size")
 	}},
+	{name: "unlinked_while_open_and_opened_again", run: func(c *checkT) {
+		// Through a descriptor that is no open file to the daemon, after the last one
+		// that is.
+		c.write(c.path("f"), "still there")
+		path := c.open(c.path("f"), unix.O_PATH, 0)
+		fd, err := unix.Open(c.path("f"), unix.O_RDWR|unix.O_CLOEXEC, 0)
+		c.ok(err, "open")
+		c.ok(unix.Unlink(c.path("f")), "unlink")
+		c.ok(unix.Close(fd), "close")
+		again := c.open(fmt.Sprintf("/proc/self/fd/%d", path), unix.O_RDWR, 0)
+		c.fdHolds(again, "still there")
+	}},
+	{name: "descriptors_exhausted", run: func(c *checkT) {
+		// The process's own limit is EMFILE, for each call that opens, and makes nothing.
+		var limit unix.Rlimit
+		c.ok(unix.Getrlimit(unix.RLIMIT_NOFILE, &limit), "getrlimit")
+		c.ok(unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 300, Max: limit.Max}), "setrlimit")
+		defer func() { c.ok(unix.Setrlimit(unix.RLIMIT_NOFILE, &limit), "setrlimit") }()
+		var fds []int
+		var err error
+		for i := 0; err == nil && i < 300; i++ {
+			var fd int
+			if fd, err = unix.Open(c.path(itoa(i)), unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o600); err == nil {
+				fds = append(fds, fd)
+			}
+		}
+		c.errno(err, unix.EMFILE, "open of one file too many")
+		for name, open := range map[string]func() (int, error){
+			"creat":     func() (int, error) { return unix.Creat(c.path("new"), 0o600) },
+			"read-only": func() (int, error) { return unix.Open(c.path("0"), unix.O_RDONLY, 0) },
+			"directory": func() (int, error) { return unix.Open(c.dir, unix.O_RDONLY|unix.O_DIRECTORY, 0) },
+			"O_PATH":    func() (int, error) { return unix.Open(c.path("0"), unix.O_PATH, 0) },
+		} {
+			_, err := open()
+			c.errno(err, unix.EMFILE, "%s", name)
+		}
+		c.ok(unix.Close(fds[0]), "close")
+		fd, err := unix.Creat(c.path("new"), 0o600)
+		c.ok(err, "creat with a free descriptor")
+		for _, fd := range append(fds[1:], fd) {
+			c.ok(unix.Close(fd), "close")
+		}
+	}},
 	{name: "two_unlinked_of_one_name", run: func(c *checkT) {
 		var fds []int
 		for i := range 10 {
