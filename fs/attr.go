@@ -111,7 +111,7 @@ func (w *worker) setattr(r *fuse.SetattrRequest) error {
 		if r.Valid.Mode() {
 			n.knows(program, unixMode(r.Mode)&0o111 != 0)
 		}
-		w.s.inodeSet(n, r.Valid.Mtime() || r.Valid.MtimeNow())
+		w.s.inodeSet(n, r.Valid)
 	}
 	if err := w.s.stat(n, &st); err != nil {
 		return err
@@ -119,13 +119,16 @@ func (w *worker) setattr(r *fuse.SetattrRequest) error {
 	return w.sendAttr(n, &st)
 }
 
-// inodeSet tells the engine that a client has changed a file's inode. times: its times
-// are those of the inode from now on, whatever was stored before.
-func (s *Session) inodeSet(n *node, times bool) {
-	if times {
+// inodeSet tells the engine that a client has changed a file's inode. Times that were
+// set are those of the inode from now on, whatever was stored or read before.
+func (s *Session) inodeSet(n *node, what fuse.SetattrValid) {
+	if what.Mtime() || what.MtimeNow() {
 		s.files.TimesSet(n.key)
 	}
 	if f := s.files.Find(n.key); f != nil {
+		if what.Atime() || what.AtimeNow() {
+			f.ATimeSet()
+		}
 		f.Changed()
 		f.Unref()
 	}

@@ -356,7 +356,7 @@ func (w *worker) controlGetattr(n *controlNode) error {
 func (w *worker) controlOpen(n *controlNode, r *fuse.OpenRequest) error {
 	if n.kind == controlMirror {
 		// The directory of the mount, of which readdir then shows directories only.
-		out, err := w.s.openDir(n.target, &r.Header, true)
+		out, err := w.s.openDir(n.target, &r.Header, true, true)
 		if err != nil {
 			return err
 		}

@@ -112,7 +112,7 @@ func (s *Session) withBacking(n *node, fn func(fd int) error) error {
 	if f := s.files.Find(n.key); f != nil {
 		defer f.Unref()
 		if f.Readable() {
-			return f.WithDescriptor(fn)
+			return f.WithQuietDescriptor(fn)
 		}
 	}
 	var st unix.Stat_t

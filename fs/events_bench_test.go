@@ -55,7 +55,7 @@ func benchEngine(b *testing.B, observer mapping.Observer) (read func()) {
 	i := int64(0)
 	return func() {
 		i = (i + 7) % (size >> 12)
-		if _, err := f.ReadTo(out, i<<12, 4<<10); err != nil {
+		if _, err := f.ReadTo(out, i<<12, 4<<10, false); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -321,7 +321,7 @@ func (w *worker) read(r *fuse.ReadRequest) error {
 	if h == nil || h.file == nil {
 		return syscall.EBADF
 	}
-	sent, err := h.file.ReadTo(&w.replier, r.Offset, r.Size)
+	sent, err := h.file.ReadTo(&w.replier, r.Offset, r.Size, r.FileFlags&unix.O_NOATIME != 0)
 	if sent {
 		// The kernel has its answer. An error is one the client was told of
 		// (a page that vanished just now is EIO) or does not wait for any more.

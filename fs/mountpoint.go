@@ -109,9 +109,6 @@ func (h mountHost) checkRights(opts *Options) error {
 	}{
 		{"suid", opts.SUID, "leave it out"},
 		{"dev", opts.Dev, "leave it out"},
-		// mount(8) adds noexec by itself to an fstab line with "user".
-		{"noexec", opts.NoExec, "leave it out, or write 'user,exec' in /etc/fstab"},
-		{"noatime", opts.NoATime, "leave it out"},
 	} {
 		if option.set {
 			return fmt.Errorf("option %s needs root; %s", option.name, option.hint)
@@ -309,7 +306,7 @@ func (h mountHost) checkFuse() error {
 	// forbids it. The helper opens it with the rights of its caller.
 	device, err := os.OpenFile(h.device, os.O_RDWR, 0)
 	if errors.Is(err, syscall.EACCES) {
-		return fmt.Errorf("%s: %w; ask root for 'chmod 666 %s', which udev does elsewhere", h.device, bareError(err), h.device)
+		return fmt.Errorf("%s: %w; where the package udev is installed, its rule KERNEL==\"fuse\", MODE=\"0666\" (50-udev-default.rules) opens the device to all; else ask root for 'chmod 666 %s'", h.device, bareError(err), h.device)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w; %s", h.device, bareError(err), advice)

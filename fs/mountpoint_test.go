@@ -97,10 +97,8 @@ func TestCheckMount(t *testing.T) {
 			want: "option suid needs root; leave it out"},
 		{name: "dev for a user", backing: "data", mountpoint: "empty", opts: Options{Dev: true}, change: asUser,
 			want: "option dev needs root; leave it out"},
-		{name: "noexec for a user", backing: "data", mountpoint: "empty", opts: Options{NoExec: true}, change: asUser,
-			want: "option noexec needs root; leave it out, or write 'user,exec' in /etc/fstab"},
-		{name: "noatime for a user", backing: "data", mountpoint: "empty", opts: Options{NoATime: true}, change: asUser,
-			want: "option noatime needs root; leave it out"},
+		{name: "noexec and noatime for a user", backing: "data", mountpoint: "empty",
+			opts: Options{NoExec: true, NoATime: true, NoDirATime: true}, change: asUser},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -43,8 +43,8 @@ type Options struct {
 
 	// SUID and Dev let set-id bits and device nodes take effect; both need
 	// root. NoExec refuses to run programs; NoATime keeps access times as they
-	// are. All four are mount(8)'s.
-	SUID, Dev, NoExec, NoATime bool
+	// are, NoDirATime those of directories. All are mount(8)'s.
+	SUID, Dev, NoExec, NoATime, NoDirATime bool
 
 	// Writeback lets the kernel collect writes and send them later
 	// (FUSE_WRITEBACK_CACHE). A write is then acknowledged before it reaches

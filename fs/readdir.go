@@ -63,7 +63,7 @@ func (w *worker) opendir(r *fuse.OpenRequest) error {
 	if n == nil {
 		return syscall.ESTALE
 	}
-	out, err := w.s.openDir(n, &r.Header, false)
+	out, err := w.s.openDir(n, &r.Header, r.Flags&unix.O_NOATIME != 0, false)
 	if err != nil {
 		return err
 	}
@@ -74,9 +74,10 @@ func (w *worker) opendir(r *fuse.OpenRequest) error {
 	return w.send(bytesOf(&out))
 }
 
-// openDir makes a handle of the directory n for the client that sent a request. With
-// mirror it is that of the directory's mirror in the control tree.
-func (s *Session) openDir(n *node, client *fuse.Header, mirror bool) (out openOut, err error) {
+// openDir makes a handle of the directory n for the client that sent a request. quiet
+// says that the directory's access time stays as it is (open(2): O_NOATIME). With mirror
+// it is the handle of the directory's mirror in the control tree.
+func (s *Session) openDir(n *node, client *fuse.Header, quiet, mirror bool) (out openOut, err error) {
 	if err := s.admit(client.Uid); err != nil {
 		return out, err
 	}
@@ -90,7 +91,14 @@ func (s *Session) openDir(n *node, client *fuse.Header, mirror bool) (out openOu
 		return out, err
 	}
 	defer s.dirs.put(d)
-	fd, err := unix.Openat(d.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	const flags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC
+	fd, err := -1, error(syscall.EPERM)
+	if quiet || s.opts.NoATime || s.opts.NoDirATime {
+		fd, err = unix.Openat(d.fd, ".", flags|unix.O_NOATIME, 0)
+	}
+	if err == syscall.EPERM { // somebody else's directory, too
+		fd, err = unix.Openat(d.fd, ".", flags, 0)
+	}
 	if err != nil {
 		return out, os.NewSyscallError("openat", err)
 	}

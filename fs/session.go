@@ -72,7 +72,7 @@ func Mount(opts Options) (*Session, error) {
 	}
 	s.workers.background.find(opts.Mountpoint)
 	s.files = mapping.NewTable(mapping.Config{
-		MaxMappings: opts.MaxMappings, MaxIdle: s.limits.idle, MapLate: true, Mode: opts.Mode, DirtyLimit: opts.DirtyLimit, ManyUsers: opts.AllowOther, Log: s.log, Observer: s.control.events,
+		MaxMappings: opts.MaxMappings, MaxIdle: s.limits.idle, MapLate: true, NoATime: opts.NoATime, Mode: opts.Mode, DirtyLimit: opts.DirtyLimit, ManyUsers: opts.AllowOther, Log: s.log, Observer: s.control.events,
 	})
 	s.control.metrics = newMetrics(s)
 	s.notify.start(s.conn, s.log)
@@ -161,6 +161,8 @@ func (s *Session) mount() error {
 		{s.opts.SUID, fuse.AllowSUID()},
 		{s.opts.Dev, fuse.AllowDev()},
 		{s.opts.Writeback, fuse.WritebackCache()},
+		{s.opts.NoExec, rawOption("noexec")},
+		{s.opts.NoATime, rawOption("noatime")},
 	} {
 		if o.on {
 			options = append(options, o.add)
@@ -169,34 +171,9 @@ func (s *Session) mount() error {
 	if s.conn, err = fuse.Mount(s.opts.Mountpoint, options...); err != nil {
 		return fmt.Errorf("mount on %s: %w", s.opts.Mountpoint, err)
 	}
-	if s.dev, err = sessionDevice(before); err == nil {
-		err = setMountFlags(&s.opts)
-	}
-	if err != nil {
+	if s.dev, err = sessionDevice(before); err != nil {
 		s.conn.Close()
 		return errors.Join(err, Unmount(s.opts.Mountpoint, true))
-	}
-	return nil
-}
-
-// setMountFlags sets the flags that fusermount3 is not told by the library.
-func setMountFlags(opts *Options) error {
-	var flags uint64
-	if opts.NoExec {
-		flags |= unix.MOUNT_ATTR_NOEXEC
-	}
-	if opts.NoATime {
-		flags |= unix.MOUNT_ATTR_NOATIME
-	}
-	if flags == 0 {
-		return nil
-	}
-	change := unix.MountAttr{Attr_set: flags}
-	if opts.NoATime {
-		change.Attr_clr = unix.MOUNT_ATTR__ATIME // the three choices of atime are one field
-	}
-	if err := unix.MountSetattr(unix.AT_FDCWD, opts.Mountpoint, unix.AT_SYMLINK_NOFOLLOW, &change); err != nil {
-		return &os.PathError{Op: "mount_setattr", Path: opts.Mountpoint, Err: err}
 	}
 	return nil
 }

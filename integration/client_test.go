@@ -99,6 +99,14 @@ func runErr(name string, args ...string) (string, error) {
 	return runCmd(exec.Command(name, args...), clientTimeout)
 }
 
+// as lets a command run as another user, or as the test's own if uid is 0.
+func as(cmd *exec.Cmd, uid, gid uint32) *exec.Cmd {
+	if uid != 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: gid}}
+	}
+	return cmd
+}
+
 // runCmd runs cmd, whose directory, environment and input the caller may have
 // set, and returns its stdout. After limit the whole process group is killed and
 // the error is errTimeout. An error carries what the program wrote to stderr.

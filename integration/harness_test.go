@@ -213,6 +213,7 @@ type mountConfig struct {
 	env  []string // in addition to the test's own
 	wrap []string // program and arguments that run the daemon by exec, like prlimit
 	dir  string   // the mount point, if not a fresh directory
+	user uint32   // who may look at it, if not root: the mount is of that user alone
 }
 
 // mountT mounts backing and returns when the mount answers. opts are mount
@@ -269,7 +270,7 @@ func mountWith(t testing.TB, backing string, cfg mountConfig) *mount {
 			t.Fatalf("%q: nothing mounted after %v", m.cmd.Args, mountLimit)
 		}
 	}
-	if _, err := runCmd(exec.Command("stat", m.dir), time.Until(deadline)); err != nil {
+	if _, err := runCmd(as(exec.Command("stat", m.dir), cfg.user, cfg.user), time.Until(deadline)); err != nil {
 		t.Fatalf("the mount does not answer: %v", err)
 	}
 	return m

@@ -22,12 +22,6 @@ import (
 // tight runs a daemon with few descriptors that it cannot raise.
 var tight = []string{"prlimit", "--nofile=1024:1024", "setpriv", "--bounding-set", "-sys_resource"}
 
-// as lets a command run as another user.
-func as(cmd *exec.Cmd, uid, gid uint32) *exec.Cmd {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: gid}}
-	return cmd
-}
-
 // starved is a mount with few descriptors, of which a hog takes all he can while
 // another user works.
 func starved(t *testing.T, dir string, opts ...string) (m *mount, hogs, works string) {

@@ -64,7 +64,7 @@ func TestHotPathsDoNotAllocate(t *testing.T) {
 		return page * PageSize
 	}
 	for name, op := range map[string]func(){
-		"ReadTo":  func() { f.ReadTo(out, next(), int(PageSize)) },
+		"ReadTo":  func() { f.ReadTo(out, next(), int(PageSize), false) },
 		"ReadAt":  func() { f.ReadAt(p, next()) },
 		"WriteAt": func() { f.WriteAt(p, next(), Origin{}) },
 		"pwrite": func() {
@@ -99,7 +99,7 @@ func BenchmarkReadTo(b *testing.B) {
 			b.ReportAllocs()
 			b.SetBytes(int64(size))
 			for i := 0; b.Loop(); i++ {
-				if _, err := f.ReadTo(out, int64(i*7%128)*(128<<10), size); err != nil {
+				if _, err := f.ReadTo(out, int64(i*7%128)*(128<<10), size, false); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -219,6 +219,7 @@ func (f *File) reserveSpan(span int64) error {
 
 // mapFilePart maps the bytes [from, to) of the file privately in their place.
 func (f *File) mapFilePart(from, to int64) error {
+	f.beforeRead(true)
 	return f.sys.mmapAt(f.mem[from:to], f.fd, from, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_NORESERVE)
 }
 

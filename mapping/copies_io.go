@@ -25,6 +25,9 @@ func (f *File) statCopiesLocked(st *unix.Stat_t) {
 	if c := f.copies; c.fileCtime != 0 && unix.TimespecToNsec(st.Ctim) == c.fileCtime {
 		st.Ctim = unix.NsecToTimespec(c.shownCtime)
 	}
+	if shown := f.atime.shown.Load(); shown > unix.TimespecToNsec(st.Atim) {
+		st.Atim = unix.NsecToTimespec(shown)
+	}
 	if stored := f.mtime.Load(); stored > unix.TimespecToNsec(st.Mtim) {
 		st.Mtim = unix.NsecToTimespec(stored)
 		st.Ctim = st.Mtim

@@ -67,6 +67,7 @@ func (f *File) observe(e Event) {
 	case EventRead, EventOpen, EventClose, EventMap, EventUnmap, EventEvict:
 	default:
 		f.Changed()
+		f.stale()
 	}
 	e.File, e.Name = f.id, f.Name()
 	f.table.observer.Observe(e)

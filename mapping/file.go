@@ -38,8 +38,7 @@ type File struct {
 	heldMode Mode
 	ringAt   *list.Element // the place among the mapped files, if mapped
 
-	// fillsHoles says that looking at a hole through the mapping would fill it.
-	fillsHoles bool
+	traits // of the filesystem
 
 	// openForWriting mirrors writable for those who hold table.mu.
 	openForWriting atomic.Bool
@@ -63,6 +62,7 @@ type File struct {
 	// page that is dirty already changes no time stamps.
 	mtime atomic.Int64
 
+	atime    atimeState
 	name     atomic.Pointer[string]
 	record   *pageRecord
 	counters Counters
@@ -196,6 +196,7 @@ func (f *File) mapLocked(end int64) []byte {
 	if f.writable {
 		prot |= unix.PROT_WRITE
 	}
+	f.beforeRead(true)
 	var err error
 	if span, ok := spanFor(max(end, f.size.Load())); ok {
 		var mem []byte
@@ -307,6 +308,15 @@ func (f *File) WithDescriptor(fn func(fd int) error) error {
 	return fn(f.fd)
 }
 
+// WithQuietDescriptor is WithDescriptor for who may read, and leaves the access time
+// alone.
+func (f *File) WithQuietDescriptor(fn func(fd int) error) error {
+	return f.WithDescriptor(func(fd int) error {
+		f.beforeRead(true)
+		return fn(fd)
+	})
+}
+
 // Writable reports whether the file is open for writing.
 func (f *File) Writable() bool {
 	f.mu.RLock()
@@ -335,6 +345,7 @@ func (f *File) Stat(st *unix.Stat_t) error {
 func (f *File) statLocked(st *unix.Stat_t) error {
 	// While somebody changes the size, what fstat says may be old by the time
 	// it is stored; the one who changes it knows better.
+	f.payATimeLocked()
 	quiet := f.growMu.TryLock()
 	err := fstat(f.fd, st)
 	if quiet {
@@ -346,6 +357,7 @@ func (f *File) statLocked(st *unix.Stat_t) error {
 	if err != nil {
 		return err
 	}
+	defer f.atimeIs(st)
 	if f.copies != nil {
 		f.statCopiesLocked(st)
 		return nil

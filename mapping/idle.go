@@ -56,6 +56,8 @@ func (f *File) Release(keep bool) {
 	t.mu.Unlock()
 	if f.unlike.Swap(false) || f.copying() {
 		last = f.lookAgain()
+	} else if f.atime.owed.Load() {
+		f.payATime()
 	}
 	last.at = time.Now()
 	last.keep = keep && last.linked && !(last.program && f.Writable())
@@ -91,6 +93,7 @@ func (f *File) lookAgain() (now lastUse) {
 // Changed notes that the inode may look different from when it was opened. Who changes
 // its mode, its owner or its times past the engine says so.
 func (f *File) Changed() {
+	f.stale()
 	if !f.unlike.Load() {
 		f.unlike.Store(true)
 	}

@@ -25,14 +25,15 @@ const bounceSize = 128 << 10
 // ReadTo sends up to n bytes from off to the outlet, straight from the mapping.
 // Fewer are sent only at the end of the file. sent reports whether the outlet's
 // descriptor was written to, rightly or not: an error before that is the
-// caller's to report.
-func (f *File) ReadTo(out Outlet, off int64, n int) (sent bool, err error) {
+// caller's to report. quiet says that the file's access time stays as it is
+// (open(2): O_NOATIME).
+func (f *File) ReadTo(out Outlet, off int64, n int, quiet bool) (sent bool, err error) {
 	g, ok := RangeOf(off, int64(n))
 	if !ok {
 		return false, os.NewSyscallError("read", syscall.EINVAL)
 	}
 	if f.readsLate(g) {
-		if sent, done, err := f.sendLate(out, g); done {
+		if sent, done, err := f.sendLate(out, g, quiet); done {
 			return sent, err
 		}
 	}
@@ -53,13 +54,14 @@ func (f *File) ReadTo(out Outlet, off int64, n int) (sent bool, err error) {
 		return true, err
 	}
 	if !f.presentLocked(mem, g, known) {
-		return f.bounceTo(out, g)
+		return f.bounceTo(out, g, quiet)
 	}
 	fd, header := out.Begin(int(g.Len()))
 	if _, err = f.sys.writev(fd, header, mem[g.Off:g.End]); err != nil {
 		return true, err
 	}
 	f.record.set(g, pageLoaded)
+	f.readMapped(quiet)
 	f.loaded(g)
 	return true, nil
 }
@@ -105,9 +107,10 @@ func (f *File) presentLocked(mem []byte, g Range, known bool) bool {
 const touchMost = 8 << 10
 
 // bounceTo sends the bytes of g by way of pread(2).
-func (f *File) bounceTo(out Outlet, g Range) (sent bool, err error) {
+func (f *File) bounceTo(out Outlet, g Range, quiet bool) (sent bool, err error) {
 	buf := bounce.Get().(*[bounceSize]byte)
 	defer bounce.Put(buf)
+	f.beforeRead(quiet)
 	n, err := f.readPast(buf[:min(g.Len(), bounceSize)], g.Off)
 	if err != nil && n == 0 {
 		return false, err
@@ -177,10 +180,12 @@ func (f *File) ReadAt(p []byte, off int64) (int, error) {
 		fault := load(p, mem[g.Off:g.End])
 		if fault == 0 {
 			f.record.set(g, pageLoaded)
+			f.readMapped(false)
 			return len(p), nil
 		}
 		f.faulted(mem, fault)
 	}
+	f.beforeRead(false)
 	return f.readPast(p, g.Off)
 }
 
@@ -196,6 +201,7 @@ func (f *File) WriteAt(p []byte, off int64, by Origin) (int, error) {
 	if g.Empty() {
 		return 0, nil
 	}
+	f.changes()
 	for {
 		if f.copying() {
 			if n, done, err := f.copyOver(p, g, by); done {
@@ -312,6 +318,7 @@ func (f *File) Append(p []byte, by Origin) (off int64, n int, err error) {
 	if len(p) == 0 {
 		return f.size.Load(), 0, nil
 	}
+	f.changes()
 	if f.copying() {
 		if err := f.table.makeRoom(f, int64(len(p))); err != nil {
 			return 0, 0, err
@@ -397,6 +404,7 @@ func (f *File) Truncate(size int64) error {
 	if size < 0 {
 		return os.NewSyscallError("ftruncate", syscall.EINVAL)
 	}
+	f.changes()
 	f.growMu.Lock()
 	defer f.growMu.Unlock()
 	if f.copies != nil {
@@ -436,6 +444,7 @@ func (f *File) Allocate(mode uint32, off, length int64) error {
 	if !ok || length == 0 {
 		return os.NewSyscallError("fallocate", syscall.EINVAL)
 	}
+	f.changes()
 	for {
 		if f.copying() {
 			if done, err := f.allocateCopies(mode, g); done {

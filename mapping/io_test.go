@@ -314,7 +314,7 @@ func TestReadKeepsHoles(t *testing.T) {
 		mustWrite(t, f, []byte("data"), 40*PageSize)
 		out := newDiscard(t)
 		for off := int64(0); off < 40*PageSize; off += PageSize {
-			if _, err := f.ReadTo(out, off, int(2*PageSize)); err != nil {
+			if _, err := f.ReadTo(out, off, int(2*PageSize), false); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := f.ReadAt(make([]byte, PageSize), off); err != nil {

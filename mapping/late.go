@@ -117,7 +117,7 @@ func (r *pageRecord) see(g Range) (fresh bool) {
 
 // sendLate sends the bytes of g that the file has by way of pread(2). done is false,
 // and nothing was sent, in the modes that copy.
-func (f *File) sendLate(out Outlet, g Range) (sent, done bool, err error) {
+func (f *File) sendLate(out Outlet, g Range, quiet bool) (sent, done bool, err error) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	if f.copies != nil {
@@ -126,6 +126,6 @@ func (f *File) sendLate(out Outlet, g Range) (sent, done bool, err error) {
 	if !f.readLate.Load() {
 		f.readLate.Store(true)
 	}
-	sent, err = f.bounceTo(out, g)
+	sent, err = f.bounceTo(out, g, quiet)
 	return sent, true, err
 }

@@ -43,7 +43,7 @@ func (c *collector) read(t testing.TB, f *File, off int64, n int) []byte {
 	if _, err := c.file.Seek(0, 0); err != nil {
 		t.Fatal(err)
 	}
-	if sent, err := f.ReadTo(c, off, n); !sent || err != nil {
+	if sent, err := f.ReadTo(c, off, n, false); !sent || err != nil {
 		t.Fatalf("ReadTo(%d, %d) = %v, %v", off, n, sent, err)
 	}
 	all := make([]byte, n+2*len(headerOfTests))

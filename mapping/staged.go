@@ -227,6 +227,7 @@ func (f *File) reloadLocked(g Range) error {
 	if !c.own || g.Empty() {
 		return nil
 	}
+	f.beforeRead(true)
 	_, err := f.preadFull(f.mem[g.Off:g.End], g.Off)
 	return err
 }

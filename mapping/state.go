@@ -333,6 +333,7 @@ func (f *File) ReadMemory(p []byte, off int64) (int, error) {
 		f.faulted(mem, fault)
 	}
 	// Not to be seen through a mapping: the file's bytes, and zeros after them.
+	f.beforeRead(true)
 	n, err := f.readPast(p, g.Off)
 	if err != nil {
 		return 0, err

@@ -137,6 +137,7 @@ func (f *File) redirtyPage(page int64) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var b [1]byte
+	f.beforeRead(true)
 	n, err := f.sys.pread(f.fd, b[:], g.Off)
 	if err != nil || n == 0 {
 		return err

@@ -37,6 +37,8 @@ type Config struct {
 	// pread(2) the first time, until [Table.MapNow] is called. What only few bytes are
 	// read of, once, then costs no mmap(2), no page fault and no munmap(2).
 	MapLate bool
+	// NoATime keeps the access times of all files as they are.
+	NoATime bool
 	// Log gets what no caller can be told; slog.Default if nil.
 	Log *slog.Logger
 	// Observer is told what happens to the files; nobody if nil.
@@ -67,6 +69,7 @@ type Table struct {
 	mappedBytes atomic.Int64
 	late        atomic.Bool  // Config.MapLate, until MapNow
 	prompt      atomic.Int64 // see mayMap
+	noATime     bool         // Config.NoATime
 	vmwriteOff  atomic.Bool  // process_vm_writev(2) to oneself is refused here
 	warnOnce    sync.Once
 
@@ -77,11 +80,11 @@ type Table struct {
 	mu     sync.Mutex
 	files  map[ID]*File
 	parked map[ID]*parkedFile
-	holes  map[uint64]bool // by device: looking at a hole fills it
-	idle   list.List       // of *File that nobody uses, the longest idle first
-	kept   list.List       // the same, of those that are not simply given up
-	ring   list.List       // of *File that have a mapping, in the order of the clock's hand
-	held   list.List       // of *File with something in memory only, the longest so first
+	traits map[uint64]traits // by device
+	idle   list.List         // of *File that nobody uses, the longest idle first
+	kept   list.List         // the same, of those that are not simply given up
+	ring   list.List         // of *File that have a mapping, in the order of the clock's hand
+	held   list.List         // of *File with something in memory only, the longest so first
 	closed bool
 	// wake starts the janitor when the first file becomes idle.
 	wake chan struct{}
@@ -99,9 +102,10 @@ func newTable(cfg Config, sys *system) *Table {
 		maxMappings: int64(cfg.MaxMappings),
 		maxIdle:     cfg.MaxIdle,
 		modes:       fileModes{normal: cfg.Mode},
+		noATime:     cfg.NoATime,
 		files:       make(map[ID]*File),
 		parked:      make(map[ID]*parkedFile),
-		holes:       make(map[uint64]bool),
+		traits:      make(map[uint64]traits),
 		wake:        make(chan struct{}, 1),
 		done:        make(chan struct{}),
 	}
@@ -223,7 +227,8 @@ func (t *Table) Open(fd int, st *unix.Stat_t, readable, writable bool) (*File, e
 // have yet. t.mu must be held.
 func (t *Table) newFileLocked(fd int, st *unix.Stat_t, readable, writable bool) *File {
 	f := &File{table: t, sys: t.sys, id: IDOf(st), owner: st.Uid, fd: fd, readable: readable, writable: writable, refs: 1}
-	f.fillsHoles = t.fillsHolesLocked(st.Dev, fd)
+	f.traits = t.traitsLocked(st.Dev, fd)
+	f.atimeIs(st)
 	f.openForWriting.Store(writable)
 	f.size.Store(st.Size)
 	f.last.looks(st)
@@ -257,15 +262,15 @@ func (t *Table) OpenFile(name string, flag int, perm os.FileMode) (*File, error)
 	return f, err
 }
 
-// fillsHolesLocked is fillsHoles of fd, which is on dev, asked once for each
-// device. t.mu must be held.
-func (t *Table) fillsHolesLocked(dev uint64, fd int) bool {
-	fills, known := t.holes[dev]
+// traitsLocked is traitsOf fd, which is on dev, asked once for each device. t.mu must
+// be held.
+func (t *Table) traitsLocked(dev uint64, fd int) traits {
+	is, known := t.traits[dev]
 	if !known {
-		fills = fillsHoles(fd)
-		t.holes[dev] = fills
+		is = traitsOf(fd)
+		t.traits[dev] = is
 	}
-	return fills
+	return is
 }
 
 // Ref takes another reference to a file that somebody has open. It reports false

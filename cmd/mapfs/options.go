@@ -38,7 +38,8 @@ const optionsHelp = `Options for -o, with their defaults:
                             they can be read without (noxattr_stats)
   nonempty                  mount on a directory that has entries
   suid, dev                 obey set-id bits and device nodes; root only (nosuid,nodev)
-  noexec, noatime           run no programs, keep access times; root only
+  noexec                    run no programs (exec)
+  noatime, nodiratime       keep access times, of all or of directories (atime,diratime)
 A comma in a value is written '\,'. The options of mount(8) and /etc/fstab that
 mean nothing here (defaults, nofail, user, _netdev, x-..., and so on) are accepted.
 `
@@ -124,17 +125,18 @@ var mountOptions = []mountOption{
 	{name: "noexec", set: func(o *fs.Options, _ string) error { o.NoExec = true; return nil }},
 	{name: "atime", set: func(o *fs.Options, _ string) error { o.NoATime = false; return nil }},
 	{name: "noatime", set: func(o *fs.Options, _ string) error { o.NoATime = true; return nil }},
+	{name: "diratime", set: func(o *fs.Options, _ string) error { o.NoDirATime = false; return nil }},
+	{name: "nodiratime", set: func(o *fs.Options, _ string) error { o.NoDirATime = true; return nil }},
 
 	// The mount's type is always fuse.mapfs.
 	{name: "subtype", value: needsValue},
 
 	// What mount(8) and fstab(5) say to themselves or to other filesystems.
-	// FUSE leaves access times to the daemon, so the finer ways of updating
-	// them have nothing to act on.
+	// How access times are updated otherwise is up to the mount that BACKING is on.
 	{name: "defaults"}, {name: "auto"}, {name: "noauto"}, {name: "nofail"}, {name: "_netdev"},
 	{name: "user", value: maybeValue}, {name: "nouser"}, {name: "users"}, {name: "owner"}, {name: "group"},
 	{name: "relatime"}, {name: "norelatime"}, {name: "strictatime"}, {name: "nostrictatime"},
-	{name: "diratime"}, {name: "nodiratime"}, {name: "lazytime"}, {name: "nolazytime"},
+	{name: "lazytime"}, {name: "nolazytime"},
 	{name: "async"}, {name: "sync"}, {name: "dirsync"},
 	{name: "silent"}, {name: "loud"}, {name: "mand"}, {name: "nomand"},
 	{name: "comment", value: maybeValue},

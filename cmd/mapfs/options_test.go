@@ -56,7 +56,7 @@ func TestParseOptions(t *testing.T) {
 		{"taken back", []string{"suid,dev,noexec,noatime,nosuid,nodev,exec,atime"}, func(*fs.Options) {}},
 		{"mount(8)'s own", []string{
 			"defaults,auto,noauto,nofail,_netdev,user,user=alice,nouser,users,owner,group",
-			"relatime,norelatime,strictatime,nostrictatime,diratime,nodiratime,lazytime,nolazytime",
+			"relatime,norelatime,strictatime,nostrictatime,lazytime,nolazytime",
 			"async,sync,dirsync,silent,loud,mand,nomand,subtype=mapfs",
 			"comment=hello,comment,x-systemd.automount,x-a=b,X-mount.mkdir=0755,x-",
 		}, func(*fs.Options) {}},
