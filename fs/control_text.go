@@ -37,6 +37,7 @@ func (s *Session) writeStatus(b *strings.Builder) error {
 	fmt.Fprintf(b, "nodes %d\n", s.nodes.len())
 	fmt.Fprintf(b, "mappings %d\n", mappings)
 	fmt.Fprintf(b, "mapped_bytes %d\n", mapped)
+	fmt.Fprintf(b, "mapped_bytes_limit %d\n", s.files.MaxMappedBytes())
 	fmt.Fprintf(b, "copied_bytes %d\n", s.files.CopiedBytes())
 	fmt.Fprintf(b, "parked_files %d\n", s.files.Parked())
 	fmt.Fprintf(b, "idle_files %d\n", s.files.Idle())

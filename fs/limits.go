@@ -42,14 +42,21 @@ const (
 // filesystem inside the backing one.
 func ownDescriptors(descriptors int) int { return min(descriptors/8, 96) }
 
-// limitsOf divides a limit of descriptors. A quarter is a reserve for the work on
+// tightSpace is how many bytes of free address space, and so of memory, are little:
+// then there are fewer workers, and less waits.
+const tightSpace = 1 << 30
+
+// limitsOf divides a limit of descriptors, and bytes of free address space. A quarter is a reserve for the work on
 // requests: names, attributes, listings, removal, the control tree and the unmount
 // are served out of it when clients have taken all the rest.
-func limitsOf(descriptors int) limits {
+func limitsOf(descriptors int, space int64) limits {
 	l := limits{descriptors: descriptors, texts: 64 << 20}
 	reserve := min(descriptors/4, maxWorkers*descriptorsPerRequest)
 	l.workers = max(reserve/descriptorsPerRequest, 8)
 	l.waiting = maxWaiting
+	if space < tightSpace {
+		l.workers, l.waiting, l.texts = min(l.workers, 16), 64, 4<<20
+	}
 	l.dirs = max(min(descriptors/8, 16384), 4)
 	l.removed = max(min(descriptors/16, 4096), 2)
 	l.handles = int64(max(descriptors-ownDescriptors(descriptors)-reserve-l.dirs-l.removed, 16))

@@ -14,7 +14,7 @@ import (
 // needs more descriptors than there are.
 func TestLimitsAddUp(t *testing.T) {
 	for _, descriptors := range []int{256, 1024, 4096, 20000, 1 << 20} {
-		l := limitsOf(descriptors)
+		l := limitsOf(descriptors, 1<<40)
 		sum := int(l.handles) + l.dirs + l.removed + l.workers*descriptorsPerRequest + ownDescriptors(descriptors)
 		if sum > descriptors {
 			t.Errorf("%d descriptors: up to %d can be open: %+v", descriptors, sum, l)
@@ -29,7 +29,7 @@ func TestLimitsAddUp(t *testing.T) {
 // himself.
 func TestAdmission(t *testing.T) {
 	s := unmounted(t)
-	s.limits = limitsOf(256)
+	s.limits = limitsOf(256, 1<<40)
 	s.admission = newAdmission(s.limits, true)
 	taken := int64(0)
 	for {
@@ -58,7 +58,7 @@ func TestAdmission(t *testing.T) {
 // TestAdmissionTakesIdleFiles: handles come before files that nobody has open.
 func TestAdmissionTakesIdleFiles(t *testing.T) {
 	s := unmounted(t)
-	s.limits = limitsOf(256)
+	s.limits = limitsOf(256, 1<<40)
 	s.admission = newAdmission(s.limits, true)
 	const files = 10
 	for i := range files {

@@ -97,7 +97,7 @@ func (s *Session) openRoot() error {
 		unix.Close(fd)
 		return err
 	}
-	s.limits = limitsOf(descriptorLimit())
+	s.limits = limitsOf(descriptorLimit(), mapping.FreeAddressSpace())
 	s.admission = newAdmission(s.limits, s.opts.AllowOther)
 	s.workers.crowd.init(s.limits)
 	s.dirs.max, s.nodes.maxRemoved = s.limits.dirs, s.limits.removed

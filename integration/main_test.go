@@ -65,10 +65,12 @@ func testMain(m *testing.M) int {
 // buildMapfs builds the command into the file out.
 func buildMapfs(out string) error {
 	args := []string{"build", "-o", out}
+	env := append(os.Environ(), "CGO_ENABLED=0") // as make build does
 	if os.Getenv("MAPFS_RACE") == "1" {
-		args = append(args, "-race")
+		args, env = append(args, "-race"), os.Environ()
 	}
 	cmd := exec.Command("go", append(args, "./cmd/mapfs")...)
+	cmd.Env = env
 	// go test runs a package's tests in the package's directory.
 	cmd.Dir = ".."
 	if msg, err := cmd.CombinedOutput(); err != nil {

@@ -58,10 +58,10 @@ func refuse(call string, errno syscall.Errno, format string, args ...any) error 
 	return &Refusal{call, errno, fmt.Sprintf(format, args...)}
 }
 
-// newArena reserves the address space for explicit mappings.
-func newArena(t *Table) *Arena {
+// newArena reserves the address space for explicit mappings, at most so many bytes.
+func newArena(t *Table, most int64) *Arena {
 	a := &Arena{table: t, calls: newArenaCalls(), maxSegments: maxSegments, names: make(map[string]*Mapping)}
-	mem, err := reserveArena()
+	mem, err := reserveArena(most)
 	if err != nil {
 		t.log.Warn("no address space for explicit mappings", "error", err)
 		a.refusal = refuse("mmap", syscall.ENOMEM, "no address space could be reserved for explicit mappings: %v", err)

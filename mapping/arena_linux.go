@@ -3,6 +3,8 @@ package mapping
 import (
 	"math"
 	"os"
+	"strconv"
+	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -45,14 +47,10 @@ const (
 	minArenaSize = 1 << 20
 )
 
-// reserveArena reserves address space: arenaSize, or what the process may have of
-// it without being short of it elsewhere.
-func reserveArena() ([]byte, error) {
-	size := min(uint64(arenaSize), math.MaxInt/4)
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_AS, &limit); err == nil {
-		size = min(size, limit.Cur/4)
-	}
+// reserveArena reserves address space: arenaSize, or most if that is less, or as much
+// as can be had.
+func reserveArena(most int64) ([]byte, error) {
+	size := min(uint64(arenaSize), math.MaxInt/4, uint64(most))
 	for {
 		size &^= uint64(PageSize - 1)
 		p, err := unix.MmapPtr(-1, 0, nil, uintptr(size), reservationProt, reservationFlags)
@@ -63,6 +61,33 @@ func reserveArena() ([]byte, error) {
 			return nil, os.NewSyscallError("mmap", err)
 		}
 	}
+}
+
+// allAddressSpace stands for what a process has where nothing limits it: half of the
+// least that a 64-bit Linux gives.
+const allAddressSpace = 64 << 40
+
+// FreeAddressSpace returns how many bytes of address space the process may still map
+// (setrlimit(2): RLIMIT_AS). All of it cannot be had: the Go heap, stacks of threads
+// and libraries need some.
+func FreeAddressSpace() int64 {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_AS, &limit); err != nil || limit.Cur >= allAddressSpace {
+		return min(allAddressSpace, math.MaxInt/4)
+	}
+	return max(int64(limit.Cur)-addressSpaceTaken(), 0)
+}
+
+// addressSpaceTaken returns how many bytes of address space the process has mapped
+// (proc_pid_statm(5)).
+func addressSpaceTaken() int64 {
+	text, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0
+	}
+	pages, _, _ := strings.Cut(string(text), " ")
+	n, _ := strconv.ParseInt(pages, 10, 64)
+	return n * PageSize
 }
 
 // probeMmap asks the kernel whether it would map one page of the file so, without

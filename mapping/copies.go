@@ -137,9 +137,9 @@ func (f *File) addCopied(n int64) {
 }
 
 // mapCopiesLocked maps the file so that its first end bytes are covered, keeping
-// the copies it has. f.syncMu and f.mu must be held exclusively, and room for a
-// mapping be reserved; took says that it was used.
-func (f *File) mapCopiesLocked(end int64) (took bool, err error) {
+// the copies it has. f.syncMu and f.mu must be held exclusively, and a mapping of room
+// bytes be reserved; took says that it was used.
+func (f *File) mapCopiesLocked(end, room int64) (took bool, err error) {
 	c := f.copies
 	if f.unmapped || !f.readable {
 		f.unmapped = true
@@ -164,12 +164,13 @@ func (f *File) mapCopiesLocked(end int64) (took bool, err error) {
 	if !ok {
 		return false, os.NewSyscallError("mmap", syscall.ENOMEM)
 	}
-	if span > int64(len(f.mem)) {
-		if err := f.reserveSpan(span); err != nil {
+	if span = min(span, room); span > int64(len(f.mem)) {
+		if err := f.reserveSpan(span, room); err != nil {
 			return false, err
 		}
 		took = true
 	}
+	fileEnd = min(fileEnd, int64(len(f.mem)))
 	if fileEnd > c.fileEnd {
 		err := f.mapFilePart(c.fileEnd, fileEnd)
 		if err == nil {
@@ -188,8 +189,9 @@ func (f *File) mapCopiesLocked(end int64) (took bool, err error) {
 	return took, nil
 }
 
-// reserveSpan moves the mapping into a reservation of span bytes, copies and all.
-func (f *File) reserveSpan(span int64) error {
+// reserveSpan moves the mapping into an area of span bytes, copies and all. room bytes are
+// reserved for it.
+func (f *File) reserveSpan(span, room int64) error {
 	mem, err := f.sys.mmap(-1, span, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
 	if err != nil {
 		return err
@@ -212,7 +214,7 @@ func (f *File) reserveSpan(span int64) error {
 		f.observe(Event{Kind: EventUnmap, Addr: addressOf(old), Length: int64(len(old))})
 	}
 	f.mem = mem
-	f.table.addMapping(f, span)
+	f.table.addMapping(f, span, room)
 	f.observe(Event{Kind: EventMap, Addr: addressOf(mem), Length: span})
 	return nil
 }

@@ -154,7 +154,8 @@ func (f *File) rlock(end int64, want access) []byte {
 // mapping it has. When that is impossible the file stays as it is.
 func (f *File) remap(end int64) {
 	// The room is made first: no other file is evicted under this one's locks.
-	if !f.table.reserveMapping() {
+	room, ok := f.table.reserveMapping(max(end, f.size.Load()), end)
+	if !ok {
 		return
 	}
 	f.syncMu.Lock()
@@ -162,29 +163,29 @@ func (f *File) remap(end int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.copies != nil {
-		if took, _ := f.mapCopiesLocked(end); !took {
-			f.table.unreserveMapping()
+		if took, _ := f.mapCopiesLocked(end, room); !took {
+			f.table.unreserveMapping(room)
 		}
 		return
 	}
 	var mem []byte
 	if int64(len(f.mem)) < end {
-		mem = f.mapLocked(end)
+		mem = f.mapLocked(end, room)
 	}
 	if mem == nil {
-		f.table.unreserveMapping()
+		f.table.unreserveMapping(room)
 		return
 	}
 	f.dropMappingLocked()
 	f.mem = mem
 	f.relockLocked()
-	f.table.addMapping(f, int64(len(mem)))
+	f.table.addMapping(f, int64(len(mem)), room)
 	f.observe(Event{Kind: EventMap, Addr: addressOf(mem), Length: int64(len(mem))})
 }
 
-// mapLocked makes a mapping of at least the first end bytes, or returns nil.
-// f.mu must be held exclusively.
-func (f *File) mapLocked(end int64) []byte {
+// mapLocked makes a mapping of at least the first end bytes, of room bytes if it can, or
+// returns nil. f.mu must be held exclusively.
+func (f *File) mapLocked(end, room int64) []byte {
 	if f.unmapped {
 		return nil
 	}
@@ -197,12 +198,9 @@ func (f *File) mapLocked(end int64) []byte {
 		prot |= unix.PROT_WRITE
 	}
 	f.beforeRead(true)
-	var err error
-	if span, ok := spanFor(max(end, f.size.Load())); ok {
-		var mem []byte
-		if mem, err = f.sys.mmap(f.fd, span, prot, unix.MAP_SHARED); err == nil {
-			return mem
-		}
+	mem, err := f.sys.mmap(f.fd, room, prot, unix.MAP_SHARED)
+	if err == nil {
+		return mem
 	}
 	switch {
 	case errors.Is(err, syscall.ENODEV), errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
@@ -210,14 +208,13 @@ func (f *File) mapLocked(end int64) []byte {
 		f.table.warnUnmappable(err)
 		return nil
 	}
-	// A span past what the filesystem or the address space has room for: take
-	// just what is needed.
+	// Past what the filesystem or the address space has room for: take just what is
+	// needed.
 	exact, ok := PageUp(end)
-	if !ok {
+	if !ok || exact >= room {
 		return nil
 	}
-	mem, err := f.sys.mmap(f.fd, exact, prot, unix.MAP_SHARED)
-	if err != nil {
+	if mem, err = f.sys.mmap(f.fd, exact, prot, unix.MAP_SHARED); err != nil {
 		return nil
 	}
 	return mem

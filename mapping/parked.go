@@ -165,7 +165,9 @@ func (f *File) restore(p *parkedFile) error {
 	if !f.readable {
 		return os.NewSyscallError("mmap", syscall.EACCES)
 	}
-	if !f.table.reserveMapping() {
+	size := p.sizeNow(f.size.Load())
+	room, ok := f.table.reserveMapping(size, size)
+	if !ok {
 		return os.NewSyscallError("mmap", syscall.ENOMEM)
 	}
 	f.syncMu.Lock()
@@ -174,12 +176,12 @@ func (f *File) restore(p *parkedFile) error {
 	defer f.mu.Unlock()
 	f.record = p.record.clone()
 	f.copies = &copies{mode: Private, own: p.own, cut: p.cut}
-	f.size.Store(p.sizeNow(f.size.Load()))
+	f.size.Store(size)
 	// Others may have cut the backing file, and copies with it.
-	gone := f.record.forget(f.size.Load())
-	took, err := f.mapCopiesLocked(f.size.Load())
+	gone := f.record.forget(size)
+	took, err := f.mapCopiesLocked(size, room)
 	if !took {
-		f.table.unreserveMapping()
+		f.table.unreserveMapping(room)
 	}
 	if err != nil {
 		f.record = new(pageRecord)
@@ -187,7 +189,7 @@ func (f *File) restore(p *parkedFile) error {
 	}
 	f.addCopied(p.copied - gone)
 	f.setHeld(true)
-	end, _ := PageUp(f.size.Load())
+	end, _ := PageUp(size)
 	for _, run := range p.runs {
 		if run.off >= end {
 			break

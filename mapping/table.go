@@ -20,6 +20,11 @@ type Config struct {
 	// MaxMappings caps the mappings that live at a time. 0 is a quarter of
 	// vm.max_map_count: running out of map areas would end the process.
 	MaxMappings int
+	// MaxMappedBytes caps the address space of the mappings of files. 0 is half of what
+	// the process has left of it (setrlimit(2): RLIMIT_AS). A file that does not fit
+	// is served by pread(2) and pwrite(2) in the mode Shared, and cannot be changed in
+	// the others (ENOMEM).
+	MaxMappedBytes int64
 	// MaxIdle caps the files that are kept open and mapped though nobody uses
 	// them; what a private file has copied then stays in memory without it. 0 is a
 	// quarter of the limit of open descriptors.
@@ -56,6 +61,7 @@ type Table struct {
 	modes       fileModes
 	arena       *Arena
 	maxMappings int64
+	maxMapped   int64 // bytes
 	maxIdle     int
 
 	// copied counts the pages with their own bytes in the engine's memory, by the
@@ -67,6 +73,7 @@ type Table struct {
 
 	mappings    atomic.Int64 // live or reserved mappings
 	mappedBytes atomic.Int64
+	reserved    atomic.Int64 // bytes of live or reserved mappings
 	late        atomic.Bool  // Config.MapLate, until MapNow
 	prompt      atomic.Int64 // see mayMap
 	noATime     bool         // Config.NoATime
@@ -100,6 +107,7 @@ func newTable(cfg Config, sys *system) *Table {
 		log:         defaultLog(cfg.Log),
 		observer:    cfg.Observer,
 		maxMappings: int64(cfg.MaxMappings),
+		maxMapped:   cfg.MaxMappedBytes,
 		maxIdle:     cfg.MaxIdle,
 		modes:       fileModes{normal: cfg.Mode},
 		noATime:     cfg.NoATime,
@@ -125,7 +133,11 @@ func newTable(cfg Config, sys *system) *Table {
 	t.copied = share.NewPool(cfg.DirtyLimit/PageSize, cfg.ManyUsers)
 	t.late.Store(cfg.MapLate)
 	t.probeVMWrite()
-	t.arena = newArena(t)
+	free := FreeAddressSpace()
+	if t.maxMapped <= 0 {
+		t.maxMapped = free / 2
+	}
+	t.arena = newArena(t, free/4)
 	go t.janitor()
 	return t
 }
@@ -349,29 +361,61 @@ func (t *Table) warnUnmappable(err error) {
 	})
 }
 
-// reserveMapping makes room for one more mapping, by evicting one that was not
-// used lately if the cap is reached. It reports false when every mapping is
-// busy.
-func (t *Table) reserveMapping() bool {
+// reserveMapping makes room for one more mapping, of as many bytes as a file of the
+// given size would take with room to grow, or else of its first end bytes. It evicts
+// mappings that were not used lately where a cap is reached, and reports false when
+// that does not help.
+func (t *Table) reserveMapping(size, end int64) (length int64, ok bool) {
 	for {
 		n := t.mappings.Load()
 		switch {
 		case n >= t.maxMappings:
 			if !t.evict() {
+				return 0, false
+			}
+			continue
+		case !t.mappings.CompareAndSwap(n, n+1):
+			continue
+		}
+		break
+	}
+	if length, ok = spanFor(size); ok && t.reserveBytes(length) {
+		return length, true
+	}
+	if length, ok = PageUp(end); ok && t.reserveBytes(length) {
+		return length, true
+	}
+	t.mappings.Add(-1)
+	return 0, false
+}
+
+// reserveBytes makes room for length more bytes of mappings.
+func (t *Table) reserveBytes(length int64) bool {
+	for {
+		n := t.reserved.Load()
+		switch {
+		case length > t.maxMapped:
+			return false // however many are evicted
+		case n+length > t.maxMapped:
+			if !t.evict() {
 				return false
 			}
-		case t.mappings.CompareAndSwap(n, n+1):
+		case t.reserved.CompareAndSwap(n, n+length):
 			return true
 		}
 	}
 }
 
 // unreserveMapping gives back what reserveMapping made room for.
-func (t *Table) unreserveMapping() { t.mappings.Add(-1) }
+func (t *Table) unreserveMapping(length int64) {
+	t.mappings.Add(-1)
+	t.reserved.Add(-length)
+}
 
-// addMapping counts a mapping of length bytes for which room was reserved.
-func (t *Table) addMapping(f *File, length int64) {
+// addMapping counts a mapping of length bytes for which reserved ones were reserved.
+func (t *Table) addMapping(f *File, length, reserved int64) {
 	t.mappedBytes.Add(length)
+	t.reserved.Add(length - reserved)
 	t.mu.Lock()
 	f.ringAt = t.ring.PushBack(f)
 	t.mu.Unlock()
@@ -380,12 +424,16 @@ func (t *Table) addMapping(f *File, length int64) {
 // removeMapping uncounts a mapping of length bytes.
 func (t *Table) removeMapping(f *File, length int64) {
 	t.mappedBytes.Add(-length)
+	t.reserved.Add(-length)
 	t.mappings.Add(-1)
 	t.mu.Lock()
 	t.ring.Remove(f.ringAt)
 	f.ringAt = nil
 	t.mu.Unlock()
 }
+
+// MaxMappedBytes returns the cap of the address space that mappings of files take.
+func (t *Table) MaxMappedBytes() int64 { return t.maxMapped }
 
 // evict drops the mapping of one file, the first on the ring that was not used
 // since the hand passed it last. The file stays open.

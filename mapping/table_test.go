@@ -1,12 +1,14 @@
 package mapping
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -236,4 +238,47 @@ func TestTwoNamesOneMapping(t *testing.T) {
 	if n, _ := table.Mappings(); n != 1 {
 		t.Errorf("%d mappings, want 1", n)
 	}
+}
+
+// TestMappedBytesAreBounded: mappings that do not fit the address space make room for
+// each other, and files that never fit are served without one.
+func TestMappedBytesAreBounded(t *testing.T) {
+	onEachFS(t, func(t *testing.T, dir string) {
+		const most = 1 << 20
+		table := newTestTable(t, Config{MaxMappedBytes: most}, nil)
+		for round := range 2 {
+			for i := range 10 {
+				f := openTest(t, table, filepath.Join(dir, fmt.Sprint(i)))
+				want := pattern((i+1)*70_000, byte(i))
+				if round == 0 {
+					mustWrite(t, f, want, 0)
+				}
+				wantContent(t, f, filepath.Join(dir, fmt.Sprint(i)), want)
+				if _, n := table.Mappings(); n > most {
+					t.Fatalf("%d bytes are mapped, the cap is %d", n, most)
+				}
+				f.Release(true)
+			}
+		}
+		path := filepath.Join(dir, "large")
+		want := pattern(3*most, 1)
+		if err := os.WriteFile(path, want, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		f := openTest(t, table, path)
+		mustWrite(t, f, []byte("changed"), most)
+		copy(want[most:], "changed")
+		wantContent(t, f, path, want)
+		failures := f.Failures()
+		if err := f.Sync(&failures, false); err != nil {
+			t.Error(err)
+		}
+		if err := f.SetMode(Private); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteAt([]byte("x"), 2*most, Origin{}); !errors.Is(err, syscall.ENOMEM) {
+			t.Errorf("a private write that cannot be mapped: %v, want ENOMEM", err)
+		}
+		wantContent(t, f, path, want)
+	})
 }

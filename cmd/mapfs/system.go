@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"syscall"
@@ -15,6 +16,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"mapfs/fs"
+	"mapfs/mapping"
 )
 
 // session is a mount that is being served: *fs.Session.
@@ -84,6 +86,7 @@ func realMount(opts fs.Options) (session, error) {
 	syscall.Umask(0)
 	leaveRoomForWorkers()
 	raiseDescriptorLimit()
+	fitAddressSpace()
 	// Why fusermount3 refuses to mount is on its stderr alone, and the FUSE
 	// library passes that on to package log.
 	var words bytes.Buffer
@@ -101,6 +104,15 @@ func realMount(opts fs.Options) (session, error) {
 
 // leaveRoomForWorkers gives the Go scheduler the slots that serving wants.
 func leaveRoomForWorkers() { runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + fs.SpareSlots) }
+
+// fitAddressSpace keeps the Go heap small where address space is limited (ulimit -v):
+// it grows by 64 MiB of that at a time, and the process ends if it cannot.
+func fitAddressSpace() {
+	const heap = 48 << 20
+	if free := mapping.FreeAddressSpace(); free < 4<<30 {
+		debug.SetMemoryLimit(max(heap, free/4))
+	}
+}
 
 // mostDescriptors is as many as the daemon asks for: a mount of a million open files
 // takes a gigabyte of the kernel's memory.
