@@ -189,12 +189,10 @@ func (a *Arena) inUse(call string, next segments) error {
 
 // close unmaps every mapping and gives the address space back.
 func (a *Arena) close() {
-	a.changeMu.Lock()
-	defer a.changeMu.Unlock()
 	a.mu.Lock()
 	a.refusal = refuse("mmap", syscall.ENOMEM, "the arena is closed")
 	a.mu.Unlock()
-	if err := a.unmapLocked("munmap", a.span, nil); err != nil {
+	if err := a.unmapAll("munmap", a.span, nil); err != nil {
 		a.table.log.Error("unmapping the explicit mappings", "error", err)
 		return // the process ends soon; nobody else may get these addresses
 	}

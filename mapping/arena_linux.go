@@ -18,7 +18,10 @@ type arenaCalls struct {
 	mprotect func(mem []byte, prot int) error
 	madvise  func(mem []byte, advice int) error
 	mlock    func(mem []byte) error
-	munlock  func(mem []byte) error
+	// mlockOnFault locks what is in memory, and the rest when it comes (mlock2(2):
+	// MLOCK_ONFAULT).
+	mlockOnFault func(mem []byte) error
+	munlock      func(mem []byte) error
 }
 
 func newArenaCalls() *arenaCalls {
@@ -30,7 +33,14 @@ func newArenaCalls() *arenaCalls {
 		mprotect: func(mem []byte, prot int) error { return os.NewSyscallError("mprotect", unix.Mprotect(mem, prot)) },
 		madvise:  func(mem []byte, advice int) error { return os.NewSyscallError("madvise", unix.Madvise(mem, advice)) },
 		mlock:    func(mem []byte) error { return os.NewSyscallError("mlock", unix.Mlock(mem)) },
-		munlock:  func(mem []byte) error { return os.NewSyscallError("munlock", unix.Munlock(mem)) },
+		mlockOnFault: func(mem []byte) error {
+			_, _, errno := unix.Syscall(unix.SYS_MLOCK2, addressOf(mem), uintptr(len(mem)), unix.MLOCK_ONFAULT)
+			if errno != 0 {
+				return os.NewSyscallError("mlock2", errno)
+			}
+			return nil
+		},
+		munlock: func(mem []byte) error { return os.NewSyscallError("munlock", unix.Munlock(mem)) },
 	}
 }
 

@@ -58,15 +58,17 @@
 //
 // Lock order, the outer first:
 //
-//	Arena.changeMu           one mmap, munmap or mprotect of an explicit mapping at a time
-//	  Mapping.use            shared: use its memory; exclusive: take pages away or protect them
-//	    Mapping.lockMu       one mlock or munlock at a time
+//	parkedFile.mu            one making anew of a parked file at a time
+//	Mapping.use              shared: use its memory; exclusive: take pages away or protect them
+//	  Mapping.lockMu         one mlock or munlock at a time
+//	    Arena.changeMu       one mmap, munmap or mprotect of an explicit mapping at a time
 //	      Arena.mu           the list of segments, the names
-//	    File.growMu, and what comes after it
+//	  File.growMu, and what comes after it
 //
 //	File.growMu              one change of size at a time
 //	  File.syncMu            one write-back at a time; keeps the mapping and the descriptor
 //	    File.mu              shared: use the mapping; exclusive: shrink the file, replace or drop the mapping
+//	      atimeState.mu      whether the descriptor has O_NOATIME
 //	      pageRecord.mu      the chunks of the page record
 //	      Table.mu           the set of files, the idle list, the ring of mappings
 //
@@ -74,9 +76,9 @@
 // are never waited for under another file's: the evictor only tries them, and
 // passes over a file that is busy.
 //
-// Only who has Arena.changeMu holds the use of several mappings, and nobody waits
-// for Arena.changeMu who holds another lock. A munmap waits for an msync of the
-// same mapping, or for a page that comes from a slow device, and other changes of
-// the layout wait with it, as they do for an mmap with MAP_POPULATE; loads and
-// stores of other mappings do not.
+// Who needs the use of several mappings takes them in the order in which they were
+// made. A munmap waits for an msync of the same mapping, or for a page of it that comes
+// from a slow device. It does so without Arena.changeMu, under which nothing waits, and
+// an mmap waits for its pages (MAP_POPULATE, MAP_LOCKED) when it has given that back: so
+// other mappings never wait with it.
 package mapping

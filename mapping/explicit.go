@@ -1,7 +1,10 @@
 package mapping
 
 import (
+	"cmp"
 	"math"
+	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -66,52 +69,96 @@ func (a *Arena) Mmap(f *File, fd int, r MapRequest) (*Mapping, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.changeMu.Lock()
-	defer a.changeMu.Unlock()
-	a.mu.RLock()
-	refusal, taken := a.refusal, a.names[r.Name]
-	a.mu.RUnlock()
-	switch {
-	case refusal != nil:
-		return nil, refusal
-	case taken != nil:
-		return nil, refuse("mmap", syscall.EEXIST, "a mapping %q exists, at %x", r.Name, taken.start)
-	}
-	at, err := a.place(r.Addr, length, r.Flags)
+	m := &Mapping{arena: a, name: r.Name, file: f, off: r.Offset, prot: r.Prot, flags: r.Flags, write: r.Writable}
+	gone, err := a.change(func() (touched segments, change func() error, err error) {
+		a.mu.RLock()
+		refusal, taken := a.refusal, a.names[r.Name]
+		a.mu.RUnlock()
+		switch {
+		case refusal != nil:
+			return nil, nil, refusal
+		case taken != nil:
+			return nil, nil, refuse("mmap", syscall.EEXIST, "a mapping %q exists, at %x", r.Name, taken.start)
+		}
+		at, err := a.place(r.Addr, length, r.Flags)
+		if err != nil {
+			return nil, nil, err
+		}
+		m.span = at
+		seg := segment{at, m, r.Prot, r.Flags&unix.MAP_LOCKED != 0}
+		if err := a.inUse("mmap", a.list().with(seg)); err != nil {
+			return nil, nil, err
+		}
+		return a.list().in(at, nil), func() error { return a.mmapLocked(fd, seg) }, nil
+	})
+	releaseFiles(gone)
 	if err != nil {
 		return nil, err
 	}
-	m := &Mapping{arena: a, name: r.Name, file: f, span: at, off: r.Offset, prot: r.Prot, flags: r.Flags, write: r.Writable}
-	seg := segment{at, m, r.Prot, r.Flags&unix.MAP_LOCKED != 0}
-	if err := a.inUse("mmap", a.list().with(seg)); err != nil {
-		return nil, err
-	}
-	if len(a.list().in(at, nil)) > 0 {
+	m.observe(Event{Kind: EventMap, Addr: m.start, Length: m.len()})
+	m.fetch()
+	m.lockMu.Unlock()
+	m.use.RUnlock()
+	return m, nil
+}
+
+// mmapLocked maps seg.m, of which it is all, in place of what is there, and without
+// waiting for a page of it. It leaves the mapping's use held shared, and its lockMu:
+// nobody takes it away, or unlocks it, until its pages are fetched. a.changeMu must be
+// held, and the use of what is there, exclusively.
+func (a *Arena) mmapLocked(fd int, seg segment) error {
+	m, at := seg.m, seg.span
+	if replaced := a.list().in(at, nil); len(replaced) > 0 {
 		// What is replaced is lost before the kernel looks at the rest.
-		if err := probeMmap(fd, r.Offset, r.Prot, r.Flags); err != nil {
-			return nil, err
+		if err := probeMmap(fd, m.off, m.prot, m.flags); err != nil {
+			return err
 		}
-		if err := a.unmapLocked("mmap", at, nil); err != nil {
-			return nil, err
+		if err := a.unmapLocked(replaced); err != nil {
+			return err
 		}
 	}
-	if !f.Ref() {
-		return nil, refuse("mmap", syscall.EBADF, "the file is closed")
+	if !m.file.Ref() {
+		return refuse("mmap", syscall.EBADF, "the file is closed")
 	}
-	kernel := r.Flags &^ unix.MAP_FIXED_NOREPLACE // the place is ours already
-	if err := a.calls.mmap(a.memory(at), fd, r.Offset, r.Prot, kernel); err != nil {
+	// The place is ours already; pages come later.
+	const later = unix.MAP_FIXED_NOREPLACE | unix.MAP_POPULATE | unix.MAP_LOCKED
+	err := a.calls.mmap(a.memory(at), fd, m.off, m.prot, m.flags&^later)
+	if err == nil && seg.locked {
+		if err = a.calls.mlockOnFault(a.memory(at)); errnoIn(err) == syscall.ENOMEM {
+			err = os.NewSyscallError("mmap", syscall.EAGAIN) // as it says of RLIMIT_MEMLOCK
+		}
+	}
+	if err != nil {
 		a.restore(at)
-		f.Release(true)
-		return nil, err
+		m.file.Release(true)
+		return err
 	}
+	m.use.RLock()
+	m.lockMu.Lock()
 	a.serial++
 	m.serial = a.serial
 	a.mu.Lock()
+	defer a.mu.Unlock()
 	a.segments = a.segments.with(seg)
 	a.names[m.name] = m
-	a.mu.Unlock()
-	m.observe(Event{Kind: EventMap, Addr: at.start, Length: at.len()})
-	return m, nil
+	return nil
+}
+
+// fetch brings the pages of a new mapping into memory if it was asked for: MAP_LOCKED,
+// MAP_POPULATE. A page that cannot be had is no error (mmap(2)). The mapping's use and
+// lockMu must be held.
+func (m *Mapping) fetch() {
+	mem := m.arena.memory(m.span)
+	switch {
+	case m.flags&unix.MAP_LOCKED != 0:
+		_ = m.arena.calls.mlock(mem)
+	case m.flags&unix.MAP_POPULATE == 0:
+	case m.prot&unix.PROT_WRITE != 0 && !m.shared():
+		// The kernel makes the copies ahead, too.
+		_ = m.arena.calls.madvise(mem, unix.MADV_POPULATE_WRITE)
+	default:
+		_ = m.arena.calls.madvise(mem, unix.MADV_POPULATE_READ)
+	}
 }
 
 // check refuses what cannot be meant, and returns the length in whole pages.
@@ -180,42 +227,26 @@ func (a *Arena) unmap(s span, owner *Mapping) error {
 	if s.len() == 0 {
 		return refuse("munmap", syscall.EINVAL, "the length is 0")
 	}
-	a.changeMu.Lock()
-	defer a.changeMu.Unlock()
-	return a.unmapLocked("munmap", s, owner)
+	return a.unmapAll("munmap", s, owner)
 }
 
-// unmapLocked unmaps what lies in s, of all mappings or of one. a.changeMu must be
-// held.
-func (a *Arena) unmapLocked(call string, s span, owner *Mapping) error {
-	list := a.list()
-	parts := list.in(s, owner)
-	if err := a.inUse(call, list.apart(parts, false)); err != nil {
-		return err
-	}
-	owners := parts.owners()
-	for _, m := range owners {
-		m.use.Lock()
-	}
-	done, err := a.unmapParts(a.list().in(s, owner)) // locks may have split them meanwhile
-	for _, m := range owners {
-		m.use.Unlock()
-	}
-	for _, part := range done {
-		part.m.observe(Event{Kind: EventUnmap, Addr: part.start, Length: part.len()})
-	}
-	for _, m := range owners {
-		if m.gone.Load() {
-			m.file.Release(true)
+// unmapAll unmaps what lies in s, of all mappings or of one.
+func (a *Arena) unmapAll(call string, s span, owner *Mapping) error {
+	gone, err := a.change(func() (touched segments, change func() error, err error) {
+		parts := a.list().in(s, owner)
+		if err := a.inUse(call, a.list().apart(parts, false)); err != nil {
+			return nil, nil, err
 		}
-	}
+		return parts, func() error { return a.unmapLocked(parts) }, nil
+	})
+	releaseFiles(gone)
 	return err
 }
 
-// unmapParts reserves the addresses of the parts again and takes them from their
-// mappings. It stops at an error and returns what was unmapped by then. All the
-// mappings' use must be held exclusively.
-func (a *Arena) unmapParts(parts segments) (done segments, err error) {
+// unmapLocked reserves the addresses of the parts again and takes them from their
+// mappings. It stops at an error. a.changeMu must be held, and all the mappings' use
+// exclusively.
+func (a *Arena) unmapLocked(parts segments) (err error) {
 	for i, part := range parts {
 		if err = a.calls.mmap(a.memory(part.span), -1, 0, reservationProt, reservationFlags); err != nil {
 			parts = parts[:i]
@@ -223,7 +254,6 @@ func (a *Arena) unmapParts(parts segments) (done segments, err error) {
 		}
 	}
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	a.segments = a.segments.apart(parts, false)
 	for _, m := range parts.owners() {
 		if len(a.segments.in(m.span, m)) == 0 {
@@ -231,7 +261,63 @@ func (a *Arena) unmapParts(parts segments) (done segments, err error) {
 			m.gone.Store(true)
 		}
 	}
-	return parts, err
+	a.mu.Unlock()
+	for _, part := range parts {
+		part.m.observe(Event{Kind: EventUnmap, Addr: part.start, Length: part.len()})
+	}
+	return err
+}
+
+// change makes one change of the layout. plan is called with a.changeMu held and says
+// which segments the change touches, and how to make it; nothing of the layout changes
+// between the two. The change is made with the use of all their mappings held
+// exclusively. change returns those of them that are gone by then.
+//
+// It can take long until nobody uses a mapping: an msync, or a page, may be waited for.
+// So nobody waits for that with a.changeMu held, and plan is called again afterwards.
+func (a *Arena) change(plan func() (touched segments, change func() error, err error)) (gone []*Mapping, err error) {
+	var held []*Mapping
+	defer func() {
+		for _, m := range held {
+			m.use.Unlock()
+		}
+	}()
+	for {
+		a.changeMu.Lock()
+		touched, change, err := plan()
+		if err != nil {
+			a.changeMu.Unlock()
+			return nil, err
+		}
+		owners := touched.owners()
+		if !slices.ContainsFunc(owners, func(m *Mapping) bool { return !slices.Contains(held, m) }) {
+			err := change()
+			a.changeMu.Unlock()
+			for _, m := range owners {
+				if m.gone.Load() {
+					gone = append(gone, m)
+				}
+			}
+			return gone, err
+		}
+		a.changeMu.Unlock()
+		for _, m := range held {
+			m.use.Unlock()
+		}
+		// In one order, so that two who want the same mappings do not wait for each other.
+		slices.SortFunc(owners, func(a, b *Mapping) int { return cmp.Compare(a.serial, b.serial) })
+		held = owners
+		for _, m := range held {
+			m.use.Lock()
+		}
+	}
+}
+
+// releaseFiles lets go of the files of mappings that are gone.
+func releaseFiles(gone []*Mapping) {
+	for _, m := range gone {
+		m.file.Release(true)
+	}
 }
 
 // Name returns the mapping's name.

@@ -29,22 +29,22 @@ func (a *Arena) protect(s span, owner *Mapping, prot int) error {
 	if prot&^protMask != 0 {
 		return refuse("mprotect", syscall.EINVAL, "the protection %#x has unknown bits", prot)
 	}
-	a.changeMu.Lock()
-	defer a.changeMu.Unlock()
-	list := a.list()
-	parts := list.in(s, owner)
-	if !parts.fill(s) {
-		return unmapped("mprotect", s)
-	}
-	if err := a.inUse("mprotect", list.apart(parts, true)); err != nil {
-		return err
-	}
-	owners := parts.owners()
-	for _, m := range owners {
-		m.use.Lock()
-		defer m.use.Unlock()
-	}
-	parts = a.list().in(s, owner) // locks may have split them meanwhile
+	_, err := a.change(func() (touched segments, change func() error, err error) {
+		parts := a.list().in(s, owner)
+		if !parts.fill(s) {
+			return nil, nil, unmapped("mprotect", s)
+		}
+		if err := a.inUse("mprotect", a.list().apart(parts, true)); err != nil {
+			return nil, nil, err
+		}
+		return parts, func() error { return a.protectLocked(parts, prot) }, nil
+	})
+	return err
+}
+
+// protectLocked protects all parts or none. a.changeMu must be held, and their mappings'
+// use exclusively.
+func (a *Arena) protectLocked(parts segments, prot int) error {
 	err := a.protectParts(parts, prot)
 	a.mu.Lock()
 	defer a.mu.Unlock()
