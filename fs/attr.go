@@ -105,7 +105,8 @@ func (w *worker) setattr(r *fuse.SetattrRequest) error {
 		fuse.SetattrAtime | fuse.SetattrMtime | fuse.SetattrAtimeNow | fuse.SetattrMtimeNow
 	if r.Valid&inode != 0 {
 		n.knows(noCapabilities|noSetID, false)
-		if err := w.s.withInode(n, &st, func(path string) error { return setInode(path, r) }); err != nil {
+		err := w.s.withInode(n, &st, func(path string) error { return setInode(path, r) })
+		if err != nil && !w.s.keepsTimes(n, r, err) {
 			return err
 		}
 		if r.Valid.Mode() {
@@ -117,6 +118,23 @@ func (w *worker) setattr(r *fuse.SetattrRequest) error {
 		return err
 	}
 	return w.sendAttr(n, &st)
+}
+
+// keepsTimes puts the times that a request sets into the engine's memory, where they
+// cannot be set in the inode, and reports whether it could: of a private file that was
+// changed in memory, with -o writeback the kernel sets the time of that.
+func (s *Session) keepsTimes(n *node, r *fuse.SetattrRequest, refused error) bool {
+	const others = fuse.SetattrMode | fuse.SetattrUid | fuse.SetattrGid
+	errno := errnoOf(refused)
+	if r.Valid&others != 0 || errno != syscall.EROFS && errno != syscall.EPERM {
+		return false
+	}
+	f := s.files.Find(n.key)
+	if f == nil {
+		return false
+	}
+	defer f.Unref()
+	return f.KeepTimes(setTime(r.Valid.Atime(), r.Valid.AtimeNow(), r.Atime), setTime(r.Valid.Mtime(), r.Valid.MtimeNow(), r.Mtime))
 }
 
 // inodeSet tells the engine that a client has changed a file's inode. Times that were

@@ -265,6 +265,9 @@ func (s *Session) setMode(n *node, c command) (string, error) {
 	}
 	defer f.Release(true)
 	if old := f.Mode(); old != mode {
+		if err := s.mayStage(n, mode); err != nil {
+			return "", err
+		}
 		switch err := f.SetMode(mode); errnoOf(err) {
 		case 0:
 		case syscall.EBUSY:
@@ -281,6 +284,24 @@ func (s *Session) setMode(n *node, c command) (string, error) {
 		s.changedBehind(n)
 	}
 	return "ok", nil
+}
+
+// mayStage refuses the mode staged for a file that cannot be written to: what is staged
+// could never be written back.
+func (s *Session) mayStage(n *node, mode mapping.Mode) error {
+	if mode != mapping.Staged {
+		return nil
+	}
+	var st unix.Stat_t
+	p, err := s.locate(n, &st)
+	if err != nil {
+		return nil // it has no name any more: whoever has it open knows
+	}
+	defer s.leave(p)
+	if err := unix.Faccessat(p.dir.fd, p.name, unix.W_OK, unix.AT_EACCESS); err != nil {
+		return &refusal{errnoOf(err), fmt.Sprintf("mode: what is staged could never be written to the file: %s", plainText(err))}
+	}
+	return nil
 }
 
 // msyncFlags returns the flags of msync(2) that the argument names; MS_SYNC if

@@ -100,6 +100,10 @@ func (s *Session) openAt(n *node, p place, want accessMode, isProgram bool, st *
 	if err == nil && want == accessWrite && st.Dev != s.devices.root {
 		s.devices.written(st.Dev, p.dir.fd)
 	}
+	if err == nil && want == accessWrite && !f.Writable() {
+		defer f.Release(true)
+		return s.upgrade(n, f) // or why not
+	}
 	return f, err
 }
 
@@ -120,6 +124,10 @@ func (s *Session) acquireLast(n *node, want accessMode) (f *mapping.File, err er
 			return err
 		}
 		f, err = s.adopt(n, fd, readable, writable, &st)
+		if err == nil && want == accessWrite && !f.Writable() {
+			defer f.Release(true)
+			f, err = s.upgrade(n, f)
+		}
 		return err
 	})
 	return f, err
@@ -160,6 +168,10 @@ func (s *Session) adopt(n *node, fd int, readable, writable bool, st *unix.Stat_
 // would otherwise map a copy that later writes do not reach. Programs are the
 // exception, because nobody can run a file that somebody holds open for writing.
 // follow is for the name of a descriptor under /proc, which is a link.
+//
+// A file that cannot be opened for writing, because its filesystem is mounted read-only,
+// it is immutable, or it is a program that runs, is opened for reading: in the mode
+// private that suffices.
 func (s *Session) openBacking(dirfd int, name string, follow bool, want accessMode, isProgram bool) (fd int, readable, writable bool, err error) {
 	flags := unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC
 	if !follow {
@@ -180,6 +192,12 @@ func (s *Session) openBacking(dirfd int, name string, follow bool, want accessMo
 		return fd, true, false, nil
 	case want == accessWrite && err == syscall.EACCES && open(unix.O_WRONLY) == nil:
 		return fd, false, true, nil
+	case want == accessWrite && (err == syscall.EROFS || err == syscall.EPERM || err == syscall.ETXTBSY):
+		refused := err
+		if open(unix.O_RDONLY) == nil {
+			return fd, true, false, nil
+		}
+		err = refused
 	}
 	if err == syscall.ELOOP || err == syscall.ENXIO || err == syscall.EISDIR {
 		err = syscall.ESTALE // no regular file any more

@@ -4,6 +4,7 @@ import (
 	"os"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -101,6 +102,36 @@ func (t *Table) StatHeld(st *unix.Stat_t, dirfd int, name string) {
 // TimesSet is told that somebody has set the inode's times: those of stores so far
 // do not count any more.
 func (f *File) TimesSet() { f.mtime.Store(0) }
+
+// KeepTimes sets the times of a private file that has changes in memory, in memory too,
+// and reports whether it could: the inode shows its own if they are later. A time is as
+// for utimensat(2), UTIME_NOW and UTIME_OMIT included.
+func (f *File) KeepTimes(atime, mtime unix.Timespec) bool {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	var st unix.Stat_t
+	if f.modeLocked() != Private || !f.held.Load() || fstat(f.fd, &st) != nil {
+		return false
+	}
+	now := time.Now().UnixNano()
+	for _, t := range []struct {
+		set    unix.Timespec
+		inode  unix.Timespec
+		stored *atomic.Int64
+	}{{mtime, st.Mtim, &f.mtime}, {atime, st.Atim, &f.atime.shown}} {
+		ns := unix.TimespecToNsec(t.set)
+		switch {
+		case t.set.Nsec == unix.UTIME_OMIT:
+			continue
+		case t.set.Nsec == unix.UTIME_NOW:
+			ns = now
+		case ns < unix.TimespecToNsec(t.inode):
+			return false
+		}
+		t.stored.Store(ns)
+	}
+	return true
+}
 
 // CopiedBytes returns how many bytes the copied pages of all files take in memory.
 func (t *Table) CopiedBytes() int64 { return t.copied.Taken() * PageSize }

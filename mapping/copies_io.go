@@ -142,7 +142,7 @@ func (f *File) copiedLocked(g Range, states pageState) {
 // whyUnmapped says why a store has no memory to go to. f.mu must be held.
 func (f *File) whyUnmapped() error {
 	switch {
-	case !f.writable:
+	case !f.mayWriteLocked():
 		return os.NewSyscallError("write", syscall.EBADF)
 	case f.unmapped:
 		return os.NewSyscallError("mmap", syscall.ENODEV)

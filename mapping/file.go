@@ -40,8 +40,8 @@ type File struct {
 
 	traits // of the filesystem
 
-	// openForWriting mirrors writable for those who hold table.mu.
-	openForWriting atomic.Bool
+	// mayWrite mirrors mayWriteLocked for those who hold table.mu.
+	mayWrite atomic.Bool
 
 	// held says that the engine's memory has bytes of the file, or a size, that
 	// the backing file does not have.
@@ -127,7 +127,7 @@ func (f *File) mappedLocked(end int64, want access) []byte {
 	if f.copies != nil {
 		reach = f.copies.reach(reach)
 	}
-	if reach < end || want == forWriting && !f.writable {
+	if reach < end || want == forWriting && !f.mayWriteLocked() {
 		return nil
 	}
 	if !f.used.Load() {
@@ -141,7 +141,7 @@ func (f *File) mappedLocked(end int64, want access) []byte {
 // cannot be mapped that far: the caller then uses the descriptor.
 func (f *File) rlock(end int64, want access) []byte {
 	f.mu.RLock()
-	if mem := f.mappedLocked(end, want); mem != nil || end == 0 || f.unmapped || want == forWriting && !f.writable {
+	if mem := f.mappedLocked(end, want); mem != nil || end == 0 || f.unmapped || want == forWriting && !f.mayWriteLocked() {
 		return mem
 	}
 	f.mu.RUnlock()
@@ -252,7 +252,7 @@ func (f *File) offerDescriptor(fd int, readable, writable bool) error {
 	f.dropMappingLocked()
 	old := f.fd
 	f.fd, f.readable, f.writable, f.unmapped = fd, readable, writable, false
-	f.openForWriting.Store(true)
+	f.mayWrite.Store(true)
 	return f.sys.close(old)
 }
 
@@ -314,8 +314,19 @@ func (f *File) WithQuietDescriptor(fn func(fd int) error) error {
 	})
 }
 
-// Writable reports whether the file is open for writing.
+// Writable reports whether the file can be written to: it is open for writing, or in the
+// mode Private, in which what is written stays in memory.
 func (f *File) Writable() bool {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.mayWriteLocked()
+}
+
+// mayWriteLocked is Writable; one of the file's locks must be held.
+func (f *File) mayWriteLocked() bool { return f.writable || f.modeLocked() == Private }
+
+// holdsForWriting reports whether the descriptor is open for writing.
+func (f *File) holdsForWriting() bool {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	return f.writable

@@ -60,7 +60,7 @@ func (f *File) Release(keep bool) {
 		f.payATime()
 	}
 	last.at = time.Now()
-	last.keep = keep && last.linked && !(last.program && f.Writable())
+	last.keep = keep && last.linked && !(last.program && f.holdsForWriting())
 	if last.linked && f.record.unsynced() {
 		if !keep {
 			t.syncUnlessRemembered(f)

@@ -95,6 +95,7 @@ func (f *File) setModeLocked(m Mode) {
 	if m != Shared {
 		f.copies = &copies{mode: m}
 	}
+	f.mayWrite.Store(f.mayWriteLocked())
 }
 
 // fileModes are the modes of the files that have another one than the rest,

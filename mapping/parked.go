@@ -175,7 +175,8 @@ func (f *File) restore(p *parkedFile) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.record = p.record.clone()
-	f.copies = &copies{mode: Private, own: p.own, cut: p.cut}
+	f.setModeLocked(Private)
+	f.copies.own, f.copies.cut = p.own, p.cut
 	f.size.Store(size)
 	// Others may have cut the backing file, and copies with it.
 	gone := f.record.forget(size)

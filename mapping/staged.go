@@ -13,8 +13,8 @@ import (
 func (f *File) syncCopies(dataOnly bool) error {
 	if f.modeLocked() == Private {
 		f.endSync(nil, Event{Length: f.size.Load(), Flags: unix.MS_SYNC})
-		if dataOnly {
-			return nil
+		if dataOnly || !f.writable {
+			return nil // a filesystem that cannot be written may know no fsync(2)
 		}
 		return f.sys.fsync(f.fd)
 	}

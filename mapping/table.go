@@ -193,7 +193,7 @@ func (t *Table) Get(st *unix.Stat_t, writing bool) *File {
 		f.discard()
 		return nil
 	}
-	if writing && !f.openForWriting.Load() {
+	if writing && !f.mayWrite.Load() {
 		t.mu.Unlock()
 		return nil
 	}
@@ -241,7 +241,7 @@ func (t *Table) newFileLocked(fd int, st *unix.Stat_t, readable, writable bool) 
 	f := &File{table: t, sys: t.sys, id: IDOf(st), owner: st.Uid, fd: fd, readable: readable, writable: writable, refs: 1}
 	f.traits = t.traitsLocked(st.Dev, fd)
 	f.atimeIs(st)
-	f.openForWriting.Store(writable)
+	f.mayWrite.Store(writable)
 	f.size.Store(st.Size)
 	f.last.looks(st)
 	return f
