@@ -1,8 +1,11 @@
 package integration
 
 import (
+	"bytes"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -154,6 +157,86 @@ func TestReadKeepsHoles(t *testing.T) {
 		}
 		if st.Blocks != 0 {
 			t.Errorf("after a read of 20 MB of holes BACKING has %d blocks of 512 bytes, want 0", st.Blocks)
+		}
+	})
+}
+
+// TestFullHolesOfCopies: a store to a hole of a private or staged file needs no room on
+// the file system, however full that is; only the write-back of a staged one does.
+func TestFullHolesOfCopies(t *testing.T) {
+	eachSmallFS(t, func(t *testing.T, dir string) {
+		for _, mode := range []string{"private", "staged"} {
+			sparse := filepath.Join(dir, mode)
+			if err := os.WriteFile(sparse, []byte("begin"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Truncate(sparse, 3_000_100); err != nil {
+				t.Fatal(err)
+			}
+		}
+		run(t, "sh", "-c", `cat /dev/zero >"$1/filler" 2>/dev/null; cat /dev/zero >"$1/crumbs" 2>/dev/null; true`, "sh", dir)
+		for _, mode := range []string{"private", "staged"} {
+			m := mountT(t, dir, "mode="+mode)
+			f := startClient(t, "fd", m.path(mode), "rw")
+			f.hear("open")
+			model := make([]byte, 3_000_100)
+			copy(model, "begin")
+			// Scattered, adjacent, unaligned and large; in the last page, and past it.
+			stores := []struct {
+				off  int
+				text string
+			}{
+				{1_000_000, "one"}, {1_004_096, "two"}, {999_999, "before"}, {2_000_000, strings.Repeat("long_", 2_000)},
+				{1_000_001, "again"}, {3_000_050, "tail"}, {3_000_090, "beyond-the-end"},
+			}
+			for _, s := range stores {
+				if got, want := f.ask("pwrite %d %s", s.off, s.text), strconv.Itoa(len(s.text)); got != want {
+					t.Fatalf("%s: pwrite at %d: %s, want %s", mode, s.off, got, want)
+				}
+				if grown := s.off + len(s.text) - len(model); grown > 0 {
+					model = append(model, make([]byte, grown)...)
+				}
+				copy(model[s.off:], s.text)
+			}
+			same := func(path, what string) {
+				t.Helper()
+				cmd := exec.Command("cmp", "-", path)
+				cmd.Stdin = bytes.NewReader(model)
+				if out, err := runCmd(cmd, clientTimeout); err != nil {
+					t.Errorf("%s, %s: %v %s", mode, what, err, out)
+				}
+			}
+			same(m.path(mode), "after the stores")
+			// Larger than what is mapped: the memory moves.
+			if got := f.ask("truncate 9000000"); got != "ok" {
+				t.Errorf("%s: truncate: %s", mode, got)
+			}
+			model = append(model, make([]byte, 9_000_000-len(model))...)
+			same(m.path(mode), "after it grew")
+			switch mode {
+			case "private":
+				run(t, mapfsBin, "msync", "--invalidate", m.path(mode))
+				model = make([]byte, 3_000_100)
+				copy(model, "begin")
+				same(m.path(mode), "after the copies were given up")
+			case "staged":
+				if got := f.ask("fsync"); got != "error: ENOSPC" {
+					t.Errorf("staged: fsync on the full file system: %s, want ENOSPC", got)
+				}
+				same(m.path(mode), "after the fsync that failed")
+				if err := os.Remove(filepath.Join(dir, "filler")); err != nil {
+					t.Fatal(err)
+				}
+				f.ask("fsync") // may tell of the failure once more
+				if got := f.ask("fsync"); got != "ok" {
+					t.Errorf("staged: fsync with room again: %s", got)
+				}
+				same(filepath.Join(dir, mode), "BACKING after the fsync")
+				same(m.path(mode), "after the fsync")
+			}
+			f.kill()
+			m.alive()
+			m.unmount()
 		}
 	})
 }

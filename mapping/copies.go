@@ -34,6 +34,8 @@ type copies struct {
 	// happens to the file: as long as it is fileCtime, shownCtime is shown in its
 	// place. Both are nanoseconds since 1970, 0 if there was no write-back.
 	fileCtime, shownCtime int64
+	// holes are the pages that are not the file's though it is mapped around them.
+	holes holePages
 	// count is the number of pages with pageCopied in the record.
 	count atomic.Int64
 }
@@ -229,12 +231,7 @@ func (f *File) reserveSpan(span, room int64) error {
 	}
 	old := f.mem
 	if old != nil {
-		// The file's part and the rest are two areas, and mremap(2) moves one.
-		parts := []Range{{0, f.copies.fileEnd}, {f.copies.fileEnd, int64(len(old))}}
-		for _, g := range parts {
-			if g.Empty() {
-				continue
-			}
+		for _, g := range f.piecesLocked(int64(len(old))) {
 			if err := f.sys.mremap(old[g.Off:g.End], mem[g.Off:g.End]); err != nil {
 				// The cap on mappings leaves areas for this; without it half a
 				// file would be here and half there.
@@ -278,6 +275,9 @@ func (f *File) giveUpLocked(g Range) error {
 		}
 	}
 	err := f.sys.madvise(mem, unix.MADV_DONTNEED)
+	if err == nil {
+		err = f.emptyHolesLocked(g)
+	}
 	if locked {
 		f.relockLocked()
 	}

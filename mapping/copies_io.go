@@ -119,10 +119,8 @@ func (f *File) copyLocked(mem, p []byte, g Range, cause pageState) error {
 	if g.End > int64(len(mem)) {
 		return f.whyUnmapped()
 	}
-	if !f.storeLocked(mem, p, g) {
-		// A page is gone, with its copy: the backing file was truncated by others.
-		// Or there is no room for a hole of it on a filesystem in memory.
-		return os.NewSyscallError("write", syscall.EIO)
+	if !f.storeLocked(mem, p, g) && !(f.fillHolesLocked(g) && f.storeLocked(mem, p, g)) {
+		return os.NewSyscallError("write", f.whyFaulted(g))
 	}
 	f.copiedLocked(g, pageStored|cause)
 	return nil
@@ -240,19 +238,28 @@ func (f *File) clearTailLocked(mem []byte, size int64) error {
 	if end > int64(len(mem)) {
 		return f.whyUnmapped()
 	}
-	cleared, fault := zero(mem[old:end])
+	cleared, fault := f.zeroLocked(mem, Range{old, end})
 	if fault == 0 && cleared == 0 {
 		fault = store(mem[old:old+1], []byte{0}) // copies the page
 	}
 	if fault != 0 {
 		f.faulted(mem, fault)
-		return os.NewSyscallError("write", syscall.EIO)
+		return os.NewSyscallError("write", f.whyFaulted(Range{old, end}))
 	}
 	if cleared > 0 {
 		f.observe(Event{Kind: EventZero, Off: end - int64(cleared), Length: int64(cleared)})
 	}
 	f.copiedLocked(Range{old, end}, pageUnsyncedTruncate)
 	return nil
+}
+
+// zeroLocked is zero of the bytes g of the private mapping mem. f.mu must be held.
+func (f *File) zeroLocked(mem []byte, g Range) (cleared int, fault uintptr) {
+	cleared, fault = zero(mem[g.Off:g.End])
+	if fault != 0 && f.fillHolesLocked(g) {
+		cleared, fault = zero(mem[g.Off:g.End])
+	}
+	return cleared, fault
 }
 
 // truncateCopies is Truncate in memory. f.growMu must be held.
@@ -297,7 +304,7 @@ func (f *File) growCopies(size int64) error {
 	last := Range{size - 1, size}
 	if fault := store(mem[last.Off:last.End], []byte{0}); fault != 0 {
 		f.faulted(mem, fault)
-		return os.NewSyscallError("ftruncate", syscall.EIO)
+		return os.NewSyscallError("ftruncate", f.whyFaulted(last))
 	}
 	f.copiedLocked(last, pageUnsyncedTruncate)
 	f.size.Store(size)
@@ -324,6 +331,7 @@ func (f *File) cutCopies(size int64) error {
 		}
 	}
 	f.ownSizeLocked()
+	f.forgetHolesLocked(Range{end, c.fileEnd})
 	c.fileEnd = min(c.fileEnd, end)
 	c.cut = min(c.cut, size)
 	err := f.giveUpLocked(Range{end, int64(len(f.mem))})
@@ -333,7 +341,11 @@ func (f *File) cutCopies(size int64) error {
 	if size < end {
 		// The bytes of the last page that are cut off are zero from now on. A
 		// page that is gone has none.
-		if fault := zeroAll(f.mem[size:end]); fault != 0 {
+		fault := zeroAll(f.mem[size:end])
+		if fault != 0 && f.fillHolesLocked(Range{size, end}) {
+			fault = zeroAll(f.mem[size:end])
+		}
+		if fault != 0 {
 			f.faulted(f.mem, fault)
 		} else {
 			f.copiedLocked(Range{size, end}, pageUnsyncedTruncate)
@@ -411,10 +423,10 @@ func (f *File) zeroCopiesIn(g Range) (done bool, err error) {
 	}
 	for at := g.Off; at < g.End; {
 		next := min(PageDown(at)+PageSize, g.End)
-		cleared, fault := zero(mem[at:next])
+		cleared, fault := f.zeroLocked(mem, Range{at, next})
 		if fault != 0 {
 			f.faulted(mem, fault)
-			return true, os.NewSyscallError("fallocate", syscall.EIO)
+			return true, os.NewSyscallError("fallocate", f.whyFaulted(Range{at, next}))
 		}
 		if cleared > 0 {
 			f.copiedLocked(Range{at, next}, pageUnsyncedTruncate)

@@ -236,6 +236,7 @@ func (f *File) dropMappingLocked() {
 	f.record.unmapped()
 	if f.copies != nil {
 		f.copies.fileEnd = 0
+		f.forgetHolesLocked(wholeFile)
 	}
 }
 

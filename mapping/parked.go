@@ -196,8 +196,12 @@ func (f *File) restore(p *parkedFile) error {
 			break
 		}
 		g := Range{run.off, min(run.off+int64(len(run.bytes)), end)}
-		if fault := store(f.mem[g.Off:g.End], run.bytes[:g.Len()]); fault != 0 {
-			return os.NewSyscallError("mmap", syscall.EIO)
+		fault := store(f.mem[g.Off:g.End], run.bytes[:g.Len()])
+		if fault != 0 && f.fillHolesLocked(g) {
+			fault = store(f.mem[g.Off:g.End], run.bytes[:g.Len()])
+		}
+		if fault != 0 {
+			return os.NewSyscallError("mmap", syscall.ENOMEM)
 		}
 	}
 	f.checkHeld()

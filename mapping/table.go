@@ -74,6 +74,7 @@ type Table struct {
 	mappings    atomic.Int64 // live or reserved mappings
 	mappedBytes atomic.Int64
 	reserved    atomic.Int64 // bytes of live or reserved mappings
+	holeRuns    atomic.Int64 // see holePages
 	late        atomic.Bool  // Config.MapLate, until MapNow
 	prompt      atomic.Int64 // see mayMap
 	noATime     bool         // Config.NoATime
