@@ -41,6 +41,7 @@ func (f *File) presentCopiesLocked(mem []byte, g Range) bool {
 	if f.record.all(g, pageCopied) || f.record.all(g, pageLoaded) {
 		if fault := touch(mem[g.Off:g.End]); fault != 0 {
 			f.faulted(mem, fault)
+			f.wasCut()
 			return false
 		}
 		return true
@@ -56,8 +57,11 @@ func (f *File) presentCopiesLocked(mem []byte, g Range) bool {
 	if fstat(f.fd, &st) != nil {
 		return false
 	}
-	end, ok := PageUp(st.Size)
-	return ok && end >= file.End
+	if end, ok := PageUp(st.Size); !ok || end < file.End {
+		f.wasCut()
+		return false
+	}
+	return true
 }
 
 // readCopiesLocked reads each page from where it is: a copied one and what lies

@@ -57,6 +57,8 @@ type File struct {
 	readLate atomic.Bool
 	// unlike says that the inode may not look as last has it.
 	unlike atomic.Bool
+	// cutAt is when somebody else truncated the file, in nanoseconds since 1970; see cut.go.
+	cutAt atomic.Int64
 	// mtime is the time, in nanoseconds since 1970, of the newest store that
 	// the kernel may not have put into the inode; 0 if none. A store into a
 	// page that is dirty already changes no time stamps.
@@ -391,6 +393,7 @@ func (f *File) adoptSize(size int64) {
 		return
 	}
 	if size < old {
+		f.wasCut()
 		copied := f.record.forget(size)
 		if f.copies != nil {
 			f.addCopied(-copied)

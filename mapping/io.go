@@ -53,11 +53,14 @@ func (f *File) ReadTo(out Outlet, off int64, n int, quiet bool) (sent bool, err 
 		_, err = f.sys.writev(fd, header, nil)
 		return true, err
 	}
-	if !f.presentLocked(mem, g, known) {
+	if f.beenCut() || !f.presentLocked(mem, g, known) {
 		return f.bounceTo(out, g, quiet)
 	}
 	fd, header := out.Begin(int(g.Len()))
 	if _, err = f.sys.writev(fd, header, mem[g.Off:g.End]); err != nil {
+		if errnoIn(err) == syscall.EFAULT {
+			f.wasCut()
+		}
 		return true, err
 	}
 	f.record.set(g, pageLoaded)
@@ -89,6 +92,7 @@ func (f *File) presentLocked(mem []byte, g Range, known bool) bool {
 	if loaded && g.Len() <= touchMost {
 		if fault := touch(mem[g.Off:g.End]); fault != 0 {
 			f.faulted(mem, fault)
+			f.wasCut()
 			return false
 		}
 		return true
@@ -100,7 +104,14 @@ func (f *File) presentLocked(mem []byte, g Range, known bool) bool {
 		return true
 	}
 	var st unix.Stat_t
-	return fstat(f.fd, &st) == nil && st.Size >= g.End
+	if fstat(f.fd, &st) != nil {
+		return false
+	}
+	if st.Size < g.End {
+		f.wasCut()
+		return false
+	}
+	return true
 }
 
 // touchMost is the longest read, in bytes, of which the pages are touched.
