@@ -218,7 +218,7 @@ func vmwrite(dst, src []byte) error {
 }
 
 // writev sends header and body in one call. A page of body that cannot be had
-// is EFAULT and not a signal.
+// is EFAULT and not a signal, also where what takes the bytes keeps those before it.
 func writev(fd int, header, body []byte) (int, error) {
 	iov := [2]unix.Iovec{{Base: unsafe.SliceData(header)}, {Base: unsafe.SliceData(body)}}
 	iov[0].SetLen(len(header))
@@ -232,8 +232,11 @@ func writev(fd int, header, body []byte) (int, error) {
 		if errno == unix.EINTR {
 			continue
 		}
-		if errno != 0 {
+		switch {
+		case errno != 0:
 			return 0, os.NewSyscallError("writev", errno)
+		case int(n) != len(header)+len(body):
+			return int(n), os.NewSyscallError("writev", unix.EFAULT)
 		}
 		return int(n), nil
 	}
