@@ -215,19 +215,47 @@ func (f *File) prepareGrowth(end int64) error {
 	if end <= f.size.Load() {
 		return nil // grown by others
 	}
+	return f.ownSize()
+}
+
+// ownSize is ownSizeLocked for who holds f.growMu alone. As a rule it does not wait for a
+// write-back.
+func (f *File) ownSize() error {
+	f.mu.Lock()
+	if end, _ := PageUp(f.size.Load()); f.copies.own || f.copies.fileEnd <= end {
+		defer f.mu.Unlock()
+		return f.ownSizeLocked()
+	}
+	f.mu.Unlock()
+	f.syncMu.Lock()
+	defer f.syncMu.Unlock()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.ownSizeLocked()
-	return nil
+	return f.ownSizeLocked()
 }
 
 // ownSizeLocked makes the size, and what lies past the file's part, the engine's
-// own. f.growMu and f.mu must be held, the latter exclusively.
-func (f *File) ownSizeLocked() {
-	if c := f.copies; !c.own {
-		c.own, c.cut = true, f.size.Load()
-		f.setHeld(true)
+// own. f.growMu and f.mu must be held, the latter exclusively; and f.syncMu if the file's
+// part goes on past its end.
+func (f *File) ownSizeLocked() error {
+	c := f.copies
+	if c.own {
+		return nil
 	}
+	// Others may have cut the file since it was mapped: there is nothing to grow over
+	// where it was.
+	if end, _ := PageUp(f.size.Load()); c.fileEnd > end {
+		if err := f.mapNothing(end, c.fileEnd); err != nil {
+			return err
+		}
+		f.forgetHolesLocked(Range{end, c.fileEnd})
+		f.record.clear(Range{end, c.fileEnd}, pageLoaded|pageStored)
+		c.fileEnd = end
+		f.relockLocked()
+	}
+	c.own, c.cut = true, f.size.Load()
+	f.setHeld(true)
+	return nil
 }
 
 // clearTailLocked makes zero and copies what lies between the end of the file and
@@ -292,9 +320,9 @@ func (f *File) truncateCopies(size int64) error {
 func (f *File) growCopies(size int64) error {
 	f.copies.growing.Store(true)
 	defer f.copies.growing.Store(false)
-	f.mu.Lock()
-	f.ownSizeLocked()
-	f.mu.Unlock()
+	if err := f.ownSize(); err != nil {
+		return err
+	}
 	mem := f.rlock(size, forWriting)
 	defer f.mu.RUnlock()
 	if size > int64(len(mem)) {
@@ -334,7 +362,9 @@ func (f *File) cutCopies(size int64) error {
 			return err // and nothing has changed
 		}
 	}
-	f.ownSizeLocked()
+	if err := f.ownSizeLocked(); err != nil {
+		return err
+	}
 	f.forgetHolesLocked(Range{end, c.fileEnd})
 	c.fileEnd = min(c.fileEnd, end)
 	c.cut = min(c.cut, size)
