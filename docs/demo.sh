@@ -8,7 +8,6 @@ PATH=$(cd "$(dirname "$1")" && pwd):$PATH
 
 top=$(mktemp -d)
 lab=$top/lab # where exercises are followed
-texts=$(cd "$(dirname "$0")/lab" && pwd)
 mkdir "$top/backing" "$top/mnt" "$lab" "$lab/backing" "$lab/mnt"
 cleanup() {
 	trap - EXIT INT TERM
@@ -39,8 +38,9 @@ show() {
 
 # exercise shows the commands of an exercise of the lab.
 exercise() {
-	note "Exercise $(sed -n '1s/^# //p' "$1")"
-	sed -n '/^```console$/,/^```$/s/^\$ //p' "$1" >commands
+	mapfs lab "$1" >text
+	note "Exercise $(sed -n '1s/^# //p' text)"
+	sed -n '/^```console$/,/^```$/s/^\$ //p' text >commands
 	# Some of them are shown because they fail.
 	while IFS= read -r line <&9; do show "$line" 2>&1 || :; done 9<commands
 }
@@ -86,8 +86,8 @@ fi
 note 'The lab begins like this; "mapfs lab" has the rest, and says why.'
 cd "$lab"
 show 'mapfs backing mnt'
-for text in "$texts"/0[123]-*.md; do
-	exercise "$text"
+for number in 1 2 3; do
+	exercise "$number"
 done
 show 'mapfs umount mnt'
 printf '\nThe demo is done; %s is removed.\n' "$top"

@@ -104,12 +104,20 @@ func TestStatements(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	pages, err := lab.PagesOf(string(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	here := func(text string) string { return pages.For(text, os.Getpagesize()) }
+	if *update {
+		here = func(text string) string { return text }
+	}
 	eachFS(t, func(t *testing.T, dir string) {
 		sh := startLabShell(t, dir)
 		var updated, readme strings.Builder
 		readme.WriteString("| Statement | Command | Lab |\n|---|---|---|\n")
 		rows := 0
-		for line := range strings.Lines(string(text)) {
+		for line := range strings.Lines(here(string(text))) {
 			line = strings.TrimSuffix(line, "\n")
 			s, ok := readStatement(t, line)
 			if !ok {
@@ -133,7 +141,7 @@ func TestStatements(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		statementsInReadme(t, readme.String())
+		statementsInReadme(t, readme.String(), here)
 	})
 }
 
@@ -159,8 +167,9 @@ func (s *statement) run(t *testing.T, sh *labShell) {
 	}
 }
 
-// statementsInReadme holds the README's table to the rows.
-func statementsInReadme(t *testing.T, table string) {
+// statementsInReadme holds the README's table to the rows. here makes a text that of a
+// machine with pages like this one's.
+func statementsInReadme(t *testing.T, table string, here func(string) string) {
 	t.Helper()
 	path := filepath.Join("..", "README.md")
 	text, err := os.ReadFile(path)
@@ -172,7 +181,7 @@ func statementsInReadme(t *testing.T, table string) {
 	if !begins || !ends {
 		t.Fatalf("the README has no lines %q and %q", statementsBegin, statementsEnd)
 	}
-	if old == table {
+	if old = here(old); old == table {
 		return
 	}
 	if !*update {

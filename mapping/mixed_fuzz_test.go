@@ -273,6 +273,9 @@ func (z *mixedFuzz) writeBack(op int) {
 // setMode changes the file's mode, where nothing is unsynced.
 func (z *mixedFuzz) setMode() {
 	next := Mode(z.next(3))
+	if len(z.f.locked) > 0 && next != Shared {
+		return // pages that are locked in memory are copied there at once
+	}
 	z.step = fmt.Sprintf("mode %v", next)
 	busy := len(z.m.unsynced) > 0 || len(z.m.copies) > 0 || z.own() || z.f.UnsyncedPages() > 0
 	err := z.f.SetMode(next)

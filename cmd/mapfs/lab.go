@@ -41,7 +41,7 @@ there, because the exercises are written for it, or else $SHELL.`,
 				return listLab(out)
 			}
 			e, _ := findExercise(args[0]) // labArgs has found it
-			if _, err := fmt.Fprintln(out, e.Text); err != nil {
+			if _, err := fmt.Fprintln(out, e.For(os.Getpagesize())); err != nil {
 				return err
 			}
 			// Only a person at a terminal can follow it.

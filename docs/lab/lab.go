@@ -18,8 +18,12 @@ type Exercise struct {
 	Number int    // from 1 on
 	Name   string // the file's name, as "01-mapping.md"
 	Title  string // the headline, without number and mark-up
-	Text   string // Markdown, the headline included
+	Text   string // Markdown, the headline included, as it is for pages of 4096 bytes
+	pages  Pages
 }
+
+// For returns the text for a machine whose pages have pageSize bytes.
+func (e Exercise) For(pageSize int) string { return e.pages.For(e.Text, pageSize) }
 
 // Exercises returns all exercises in their order. It has no errors to report: the
 // files are part of the program, and a test has seen them all.
@@ -56,5 +60,9 @@ func parse(name, text string) (Exercise, error) {
 	if !found || title == "" {
 		return Exercise{}, fmt.Errorf("%s: the first line is %q and not \"# %s Title\"", name, headline, digits)
 	}
-	return Exercise{Number: number, Name: name, Title: title, Text: text}, nil
+	pages, err := PagesOf(text)
+	if err != nil {
+		return Exercise{}, fmt.Errorf("%s: %w", name, err)
+	}
+	return Exercise{Number: number, Name: name, Title: title, Text: text, pages: pages}, nil
 }
