@@ -21,7 +21,6 @@ RUN apt-get update \
 	&& apt-get install -y --no-install-recommends fuse3 \
 	&& apt-get clean && rm -rf /var/lib/apt/lists/*
 COPY --from=build /mapfs /usr/local/bin/mapfs
-# mapfs is process 1 there: docker stop sends it SIGTERM, and it syncs, unmounts
-# and ends with 0.
-ENTRYPOINT ["mapfs", "-f"]
+COPY integration/docker/entrypoint.sh /usr/local/lib/mapfs/entrypoint
+ENTRYPOINT ["/usr/local/lib/mapfs/entrypoint"]
 CMD ["--help"]

@@ -79,12 +79,7 @@ func startContainer(t testing.TB, opts ...string) *container {
 	top := tempDir(t)
 	c := &container{t: t, backing: subDir(t, top, "backing"), mnt: sharedDir(t, top)}
 
-	args := []string{"run", "-d", "--network", "none",
-		"--device", "/dev/fuse", "--cap-add", "SYS_ADMIN"}
-	if on, _ := os.ReadFile("/sys/module/apparmor/parameters/enabled"); strings.HasPrefix(string(on), "Y") {
-		// The default profile of AppArmor forbids mount(2).
-		args = append(args, "--security-opt", "apparmor=unconfined")
-	}
+	args := append([]string{"run", "-d"}, dockerRights()...)
 	args = append(args, "-v", c.backing+":/backing", "-v", c.mnt+":/mnt:rshared", image)
 	if len(opts) > 0 {
 		args = append(args, "-o", strings.Join(opts, ","))
@@ -100,6 +95,16 @@ func startContainer(t testing.TB, opts ...string) *container {
 			t.Fatalf("nothing mounted in the container after %v:\n%s", mountLimit, c.logs())
 		}
 	}
+}
+
+// dockerRights are the flags with which a container may mount.
+func dockerRights() []string {
+	args := []string{"--network", "none", "--device", "/dev/fuse", "--cap-add", "SYS_ADMIN"}
+	if on, _ := os.ReadFile("/sys/module/apparmor/parameters/enabled"); strings.HasPrefix(string(on), "Y") {
+		// The default profile of AppArmor forbids mount(2).
+		args = append(args, "--security-opt", "apparmor=unconfined")
+	}
+	return args
 }
 
 // sharedDir makes a directory whose mounts reach other mount namespaces and

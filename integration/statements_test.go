@@ -135,7 +135,7 @@ func TestStatements(t *testing.T) {
 		if rows == 0 {
 			t.Error("there are no rows")
 		}
-		sh.m.unmount()
+		sh.unmount()
 		if *update && !t.Failed() {
 			if err := os.WriteFile(path, []byte(updated.String()), 0o644); err != nil {
 				t.Fatal(err)

@@ -21,18 +21,30 @@ const (
 	promptMappings = 32
 )
 
+// mapNowWait bounds how long MapNow waits for files that others keep locked.
+const mapNowWait = 200 * time.Millisecond
+
 // MapNow ends Config.MapLate: somebody is going to look at the mappings. Every file
-// that was read is mapped now, and from now on with the first read.
+// that was read is mapped now, and from now on with the first read. A file that is
+// busy for longer, as behind a device that does not answer, is mapped when it can be.
 func (t *Table) MapNow() {
 	if !t.late.CompareAndSwap(true, false) {
 		return
 	}
-	for _, f := range t.Files() {
-		if f.readLate.Load() && f.Size() > 0 {
-			f.rlock(f.Size(), forReading)
-			f.mu.RUnlock()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for _, f := range t.Files() {
+			if f.readLate.Load() && f.Size() > 0 {
+				f.rlock(f.Size(), forReading)
+				f.mu.RUnlock()
+			}
+			f.Unref()
 		}
-		f.Unref()
+	}()
+	select {
+	case <-done:
+	case <-time.After(mapNowWait):
 	}
 }
 

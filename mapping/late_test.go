@@ -171,6 +171,35 @@ func TestMapNow(t *testing.T) {
 	}
 }
 
+// TestMapNowBusy: a read that waits for its device does not hold up who looks at the
+// mappings.
+func TestMapNowBusy(t *testing.T) {
+	table, out := lateTable(t), newCollector(t)
+	path := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(path, []byte("some"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f := openTest(t, table, path)
+	out.read(t, f, 0, 4096)
+	f.mu.RLock()
+	looked := make(chan struct{})
+	go func() {
+		table.MapNow()
+		close(looked)
+	}()
+	select {
+	case <-looked:
+	case <-time.After(10 * time.Second):
+		t.Error("MapNow waits for the read")
+	}
+	f.mu.RUnlock()
+	for deadline := time.Now().Add(10 * time.Second); !isMapped(f); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("not mapped after the read")
+		}
+	}
+}
+
 // TestMapLateGrown: a file that others have made longer or shorter is read as it is.
 func TestMapLateGrown(t *testing.T) {
 	onEachFS(t, func(t *testing.T, dir string) {

@@ -36,8 +36,10 @@ func (m *mixedModel) page(i int) []byte {
 		return c
 	}
 	limit := len(m.backing)
-	if m.own {
-		limit = min(limit, m.cut)
+	if m.own && m.cut < limit {
+		// The page where the bytes end has a copy with zeros, or was given up when
+		// there was nothing behind them: then it is the file's page as it is.
+		limit = min(limit, (m.cut+int(PageSize)-1)/int(PageSize)*int(PageSize))
 	}
 	page := make([]byte, PageSize)
 	if at := i * int(PageSize); at < limit {
