@@ -10,6 +10,7 @@ import (
 	"bazil.org/fuse"
 	"golang.org/x/sys/unix"
 
+	"mapfs/fs/wire"
 	"mapfs/mapping"
 )
 
@@ -50,28 +51,28 @@ func unixMode(mode fs.FileMode) uint32 {
 // permissionBits are what chmod(2) can set.
 const permissionBits = 0o7777
 
-func (w *worker) getattr(r *fuse.GetattrRequest) error {
-	n := w.s.nodes.get(r.Node)
+func (s *Session) getattr(w *wire.Worker, r *fuse.GetattrRequest) error {
+	n := s.nodes.get(r.Node)
 	if n == nil {
 		return syscall.ESTALE
 	}
 	var st unix.Stat_t
-	if err := w.s.stat(n, &st); err != nil {
+	if err := s.stat(n, &st); err != nil {
 		return err
 	}
-	return w.sendAttr(n, &st)
+	return s.sendAttr(w, n, &st)
 }
 
 // sendAttr answers with a node's attributes.
-func (w *worker) sendAttr(n *node, st *unix.Stat_t) error {
-	var out attrOut
-	setTimeout(&out.AttrValid, &out.AttrValidNsec, w.s.opts.AttrTimeout)
-	out.Attr.set(st, w.s.devices.inode(n.key))
-	return w.send(bytesOf(&out))
+func (s *Session) sendAttr(w *wire.Worker, n *Node, st *unix.Stat_t) error {
+	var out wire.AttrOut
+	wire.SetTimeout(&out.AttrValid, &out.AttrValidNsec, s.opts.AttrTimeout)
+	out.Attr.Set(st, s.devices.inode(n.key))
+	return w.Send(wire.BytesOf(&out))
 }
 
 // stat is stat(2) of a node, also of one that is open but has no name any more.
-func (s *Session) stat(n *node, st *unix.Stat_t) error {
+func (s *Session) stat(n *Node, st *unix.Stat_t) error {
 	if f := n.openFile(); f != nil {
 		if err := f.Stat(st); !errors.Is(err, syscall.EBADF) {
 			return err
@@ -90,13 +91,13 @@ func (s *Session) stat(n *node, st *unix.Stat_t) error {
 // setattr changes attributes. Each is changed by its own system call, in the
 // order in which one does not undo another: a change of owner clears set-id
 // bits, a change of size sets the times.
-func (w *worker) setattr(r *fuse.SetattrRequest) error {
-	n := w.s.nodes.get(r.Node)
+func (s *Session) setattr(w *wire.Worker, r *fuse.SetattrRequest) error {
+	n := s.nodes.get(r.Node)
 	if n == nil {
 		return syscall.ESTALE
 	}
 	if r.Valid.Size() {
-		if err := w.s.truncate(n, r); err != nil {
+		if err := s.truncate(n, r); err != nil {
 			return err
 		}
 	}
@@ -105,27 +106,27 @@ func (w *worker) setattr(r *fuse.SetattrRequest) error {
 		fuse.SetattrAtime | fuse.SetattrMtime | fuse.SetattrAtimeNow | fuse.SetattrMtimeNow
 	if r.Valid&inode != 0 {
 		n.knows(noCapabilities|noSetID, false)
-		err := w.s.withInode(n, &st, func(path string) error { return setInode(path, r) })
-		if err != nil && !w.s.keepsTimes(n, r, err) {
+		err := s.withInode(n, &st, func(path string) error { return setInode(path, r) })
+		if err != nil && !s.keepsTimes(n, r, err) {
 			return err
 		}
 		if r.Valid.Mode() {
 			n.knows(program, unixMode(r.Mode)&0o111 != 0)
 		}
-		w.s.inodeSet(n, r.Valid)
+		s.inodeSet(n, r.Valid)
 	}
-	if err := w.s.stat(n, &st); err != nil {
+	if err := s.stat(n, &st); err != nil {
 		return err
 	}
-	return w.sendAttr(n, &st)
+	return s.sendAttr(w, n, &st)
 }
 
 // keepsTimes puts the times that a request sets into the engine's memory, where they
 // cannot be set in the inode, and reports whether it could: of a private file that was
 // changed in memory, with -o writeback the kernel sets the time of that.
-func (s *Session) keepsTimes(n *node, r *fuse.SetattrRequest, refused error) bool {
+func (s *Session) keepsTimes(n *Node, r *fuse.SetattrRequest, refused error) bool {
 	const others = fuse.SetattrMode | fuse.SetattrUid | fuse.SetattrGid
-	errno := errnoOf(refused)
+	errno := wire.ErrnoOf(refused)
 	if r.Valid&others != 0 || errno != syscall.EROFS && errno != syscall.EPERM {
 		return false
 	}
@@ -139,7 +140,7 @@ func (s *Session) keepsTimes(n *node, r *fuse.SetattrRequest, refused error) boo
 
 // inodeSet tells the engine that a client has changed a file's inode. Times that were
 // set are those of the inode from now on, whatever was stored or read before.
-func (s *Session) inodeSet(n *node, what fuse.SetattrValid) {
+func (s *Session) inodeSet(n *Node, what fuse.SetattrValid) {
 	if what.Mtime() || what.MtimeNow() {
 		s.files.TimesSet(n.key)
 	}
@@ -155,7 +156,7 @@ func (s *Session) inodeSet(n *node, what fuse.SetattrValid) {
 // withInode calls fn with a path that leads to n and to nothing else, whatever
 // happens to its names meanwhile. The path does not follow n if n is a symbolic
 // link.
-func (s *Session) withInode(n *node, st *unix.Stat_t, fn func(path string) error) error {
+func (s *Session) withInode(n *Node, st *unix.Stat_t, fn func(path string) error) error {
 	if f := n.openFile(); f != nil && f.Ref() {
 		defer f.Release(true)
 		if err := f.Stat(st); err != nil { // puts the time of the last store in place
@@ -217,7 +218,7 @@ func setTime(valid, now bool, t time.Time) unix.Timespec {
 }
 
 // truncate sets the size of a node, open or not.
-func (s *Session) truncate(n *node, r *fuse.SetattrRequest) error {
+func (s *Session) truncate(n *Node, r *fuse.SetattrRequest) error {
 	if n.kind != modeRegular {
 		return syscall.EINVAL
 	}
@@ -273,15 +274,15 @@ func dropSetID(f *mapping.File, kill bool) (changed bool, err error) {
 const capabilityXattr = "security.capability"
 
 // access answers access(2) where the kernel does not check by itself.
-func (w *worker) access(r *fuse.AccessRequest) error {
+func (s *Session) access(w *wire.Worker, r *fuse.AccessRequest) error {
 	var st unix.Stat_t
-	_, p, err := w.s.locateID(r.Node, &st)
+	_, p, err := s.locateID(r.Node, &st)
 	if err != nil {
 		return err
 	}
-	defer w.s.leave(p)
+	defer s.leave(p)
 	if err := unix.Faccessat(p.dir.fd, p.name, r.Mask, unix.AT_EACCESS|unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return os.NewSyscallError("faccessat", err)
 	}
-	return w.ok()
+	return w.OK()
 }

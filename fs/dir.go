@@ -7,29 +7,29 @@ import (
 	"bazil.org/fuse"
 	"golang.org/x/sys/unix"
 
+	"mapfs/fs/wire"
 	"mapfs/mapping"
 )
 
 // lookup answers what a name in a directory is. A name that is not there is an
 // answer too, which the kernel keeps for a while.
-func (w *worker) lookup(r *fuse.LookupRequest) error {
-	if r.Node == fuse.RootID && r.Name == w.s.control.name && r.Name != "" {
-		w.s.files.MapNow() // what is read has a mapping to look at
-		return w.sendControl(w.s.lookControl(controlKey{kind: controlRoot}, false))
+func (s *Session) lookup(w *wire.Worker, r *fuse.LookupRequest) error {
+	if r.Node == fuse.RootID && s.reserves(r.Name) {
+		return s.subtree.Lookup(w)
 	}
-	p, err := w.s.entry(r.Node, r.Name)
+	p, err := s.entry(r.Node, r.Name)
 	if err != nil {
 		return err
 	}
-	defer w.s.leave(p)
+	defer s.leave(p)
 	var st unix.Stat_t
 	switch err := unix.Fstatat(p.dir.fd, r.Name, &st, unix.AT_SYMLINK_NOFOLLOW); err {
 	case nil:
-		return w.sendEntry(&st, p, r.Node)
+		return s.sendEntry(w, &st, p, r.Node)
 	case syscall.ENOENT:
-		var out entryOut
-		setTimeout(&out.EntryValid, &out.EntryValidNsec, w.s.opts.EntryTimeout)
-		return w.send(bytesOf(&out))
+		var out wire.EntryOut
+		wire.SetTimeout(&out.EntryValid, &out.EntryValidNsec, s.opts.EntryTimeout)
+		return w.Send(wire.BytesOf(&out))
 	default:
 		return os.NewSyscallError("fstatat", err)
 	}
@@ -37,15 +37,15 @@ func (w *worker) lookup(r *fuse.LookupRequest) error {
 
 // sendEntry answers with the node that stat(2) found at p, in the directory with the
 // given number.
-func (w *worker) sendEntry(st *unix.Stat_t, p place, dir fuse.NodeID) error {
-	var out entryOut
-	w.s.fillEntry(&out, st, p, dir)
-	return w.send(bytesOf(&out))
+func (s *Session) sendEntry(w *wire.Worker, st *unix.Stat_t, p place, dir fuse.NodeID) error {
+	var out wire.EntryOut
+	s.fillEntry(&out, st, p, dir)
+	return w.Send(wire.BytesOf(&out))
 }
 
 // fillEntry makes the entry of the inode that stat(2) found at p, in the directory with
 // the given number, and counts the lookup.
-func (s *Session) fillEntry(out *entryOut, st *unix.Stat_t, p place, dir fuse.NodeID) *node {
+func (s *Session) fillEntry(out *wire.EntryOut, st *unix.Stat_t, p place, dir fuse.NodeID) *Node {
 	n := s.nodes.look(st, link{dir, p.name})
 	if f := n.openFile(); f != nil {
 		// The engine knows of stores that have not reached the time stamps.
@@ -57,69 +57,69 @@ func (s *Session) fillEntry(out *entryOut, st *unix.Stat_t, p place, dir fuse.No
 		s.files.StatHeld(st, p.dir.fd, p.name)
 	}
 	out.Nodeid = uint64(n.id)
-	setTimeout(&out.EntryValid, &out.EntryValidNsec, s.opts.EntryTimeout)
-	setTimeout(&out.AttrValid, &out.AttrValidNsec, s.opts.AttrTimeout)
-	out.Attr.set(st, s.devices.inode(n.key))
+	wire.SetTimeout(&out.EntryValid, &out.EntryValidNsec, s.opts.EntryTimeout)
+	wire.SetTimeout(&out.AttrValid, &out.AttrValidNsec, s.opts.AttrTimeout)
+	out.Attr.Set(st, s.devices.inode(n.key))
 	return n
 }
 
 // sendNew answers with what was just made at p, in the directory with the given number.
-func (w *worker) sendNew(p place, dir fuse.NodeID) error {
+func (s *Session) sendNew(w *wire.Worker, p place, dir fuse.NodeID) error {
 	var st unix.Stat_t
 	if err := unix.Fstatat(p.dir.fd, p.name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return os.NewSyscallError("fstatat", err)
 	}
-	return w.sendEntry(&st, p, dir)
+	return s.sendEntry(w, &st, p, dir)
 }
 
 // make runs create, which makes the entry name in the directory dir in the
 // client's name, and answers with it.
-func (w *worker) make(h *fuse.Header, name string, create func(dirfd int, name string) error) error {
-	p, err := w.s.entry(h.Node, name)
+func (s *Session) make(w *wire.Worker, h *fuse.Header, name string, create func(dirfd int, name string) error) error {
+	p, err := s.entry(h.Node, name)
 	if err != nil {
 		return err
 	}
-	defer w.s.leave(p)
-	if err := w.s.as(h, func() error { return create(p.dir.fd, p.name) }); err != nil {
+	defer s.leave(p)
+	if err := s.as(h, func() error { return create(p.dir.fd, p.name) }); err != nil {
 		return err
 	}
-	return w.sendNew(p, h.Node)
+	return s.sendNew(w, p, h.Node)
 }
 
-func (w *worker) mkdir(r *fuse.MkdirRequest) error {
-	return w.make(&r.Header, r.Name, func(dirfd int, name string) error {
+func (s *Session) mkdir(w *wire.Worker, r *fuse.MkdirRequest) error {
+	return s.make(w, &r.Header, r.Name, func(dirfd int, name string) error {
 		return os.NewSyscallError("mkdirat", unix.Mkdirat(dirfd, name, unixMode(r.Mode)&^unix.S_IFMT))
 	})
 }
 
-func (w *worker) mknod(r *fuse.MknodRequest) error {
-	return w.make(&r.Header, r.Name, func(dirfd int, name string) error {
+func (s *Session) mknod(w *wire.Worker, r *fuse.MknodRequest) error {
+	return s.make(w, &r.Header, r.Name, func(dirfd int, name string) error {
 		return os.NewSyscallError("mknodat", unix.Mknodat(dirfd, name, unixMode(r.Mode), int(r.Rdev)))
 	})
 }
 
-func (w *worker) symlink(r *fuse.SymlinkRequest) error {
-	return w.make(&r.Header, r.NewName, func(dirfd int, name string) error {
+func (s *Session) symlink(w *wire.Worker, r *fuse.SymlinkRequest) error {
+	return s.make(w, &r.Header, r.NewName, func(dirfd int, name string) error {
 		return os.NewSyscallError("symlinkat", unix.Symlinkat(r.Target, dirfd, name))
 	})
 }
 
 // link gives a node another name.
-func (w *worker) link(r *fuse.LinkRequest) error {
-	if r.OldNode&controlBit != 0 {
+func (s *Session) link(w *wire.Worker, r *fuse.LinkRequest) error {
+	if r.OldNode&SubtreeNode != 0 {
 		return syscall.EPERM
 	}
-	n := w.s.nodes.get(r.OldNode)
+	n := s.nodes.get(r.OldNode)
 	if n == nil {
 		return syscall.ESTALE
 	}
-	p, err := w.s.entry(r.Node, r.NewName)
+	p, err := s.entry(r.Node, r.NewName)
 	if err != nil {
 		return err
 	}
-	defer w.s.leave(p)
+	defer s.leave(p)
 	var st unix.Stat_t
-	fd, err := w.s.openNode(n, &st)
+	fd, err := s.openNode(n, &st)
 	if err != nil {
 		return err
 	}
@@ -129,17 +129,17 @@ func (w *worker) link(r *fuse.LinkRequest) error {
 	if err := unix.Linkat(unix.AT_FDCWD, procPath(fd), p.dir.fd, p.name, unix.AT_SYMLINK_FOLLOW); err != nil {
 		return os.NewSyscallError("linkat", err)
 	}
-	return w.sendNew(p, r.Node)
+	return s.sendNew(w, p, r.Node)
 }
 
 // remove removes a name.
-func (w *worker) remove(r *fuse.RemoveRequest) error {
-	p, err := w.s.entry(r.Node, r.Name)
+func (s *Session) remove(w *wire.Worker, r *fuse.RemoveRequest) error {
+	p, err := s.entry(r.Node, r.Name)
 	if err != nil {
 		return err
 	}
-	defer w.s.leave(p)
-	v, err := w.s.victim(p, link{r.Node, r.Name})
+	defer s.leave(p)
+	v, err := s.victim(p, link{r.Node, r.Name})
 	if err != nil {
 		return err
 	}
@@ -151,8 +151,8 @@ func (w *worker) remove(r *fuse.RemoveRequest) error {
 		v.spared()
 		return os.NewSyscallError("unlinkat", err)
 	}
-	w.s.removed(v)
-	return w.ok()
+	s.removed(v)
+	return w.OK()
 }
 
 // victim is an inode that is about to lose a name.
@@ -194,25 +194,25 @@ func (s *Session) removed(v victim) {
 }
 
 // rename moves a name, over another one if that exists.
-func (w *worker) rename(r *fuse.RenameRequest) error {
-	from, err := w.s.entry(r.Node, r.OldName)
+func (s *Session) rename(w *wire.Worker, r *fuse.RenameRequest) error {
+	from, err := s.entry(r.Node, r.OldName)
 	if err != nil {
 		return err
 	}
-	defer w.s.leave(from)
-	to, err := w.s.entry(r.NewDir, r.NewName)
+	defer s.leave(from)
+	to, err := s.entry(r.NewDir, r.NewName)
 	if err != nil {
 		return err
 	}
-	defer w.s.leave(to)
+	defer s.leave(to)
 
-	w.s.renameMu.Lock()
-	defer w.s.renameMu.Unlock()
+	s.renameMu.Lock()
+	defer s.renameMu.Unlock()
 	var moved unix.Stat_t
 	if err := unix.Fstatat(from.dir.fd, from.name, &moved, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return os.NewSyscallError("fstatat", err)
 	}
-	replaced, err := w.s.victim(to, link{r.NewDir, r.NewName})
+	replaced, err := s.victim(to, link{r.NewDir, r.NewName})
 	replaces := err == nil
 	if err := unix.Renameat(from.dir.fd, from.name, to.dir.fd, to.name); err != nil {
 		if replaces {
@@ -223,38 +223,38 @@ func (w *worker) rename(r *fuse.RenameRequest) error {
 	if replaces {
 		if mapping.IDOf(&moved) == mapping.IDOf(&replaced.st) {
 			replaced.spared()
-			return w.ok() // two names of one inode: rename(2) does nothing
+			return w.OK() // two names of one inode: rename(2) does nothing
 		}
-		w.s.removed(replaced)
+		s.removed(replaced)
 	}
-	if n := w.s.nodes.find(mapping.IDOf(&moved)); n != nil {
+	if n := s.nodes.find(mapping.IDOf(&moved)); n != nil {
 		n.dropLink(link{r.Node, r.OldName})
 		n.addLink(link{r.NewDir, r.NewName})
-		w.s.renamed(n)
+		s.renamed(n)
 	}
-	return w.ok()
+	return w.OK()
 }
 
 // renamed tells the engine the new names of what has moved: a file, or whatever
 // is open below a directory.
-func (s *Session) renamed(moved *node) {
+func (s *Session) renamed(moved *Node) {
 	if moved.kind != unix.S_IFDIR {
 		if f := s.files.Find(moved.key); f != nil {
-			f.SetName(s.pathOf(moved))
+			f.SetName(s.Path(moved))
 			f.Unref()
 		}
 		return
 	}
 	for _, f := range s.files.Files() {
 		if n := s.nodes.find(f.ID()); n != nil {
-			f.SetName(s.pathOf(n))
+			f.SetName(s.Path(n))
 		}
 		f.Unref()
 	}
 }
 
 // locateID is locate of the node with the given number.
-func (s *Session) locateID(id fuse.NodeID, st *unix.Stat_t) (*node, place, error) {
+func (s *Session) locateID(id fuse.NodeID, st *unix.Stat_t) (*Node, place, error) {
 	n := s.nodes.get(id)
 	if n == nil {
 		return nil, place{}, syscall.ESTALE
@@ -264,45 +264,45 @@ func (s *Session) locateID(id fuse.NodeID, st *unix.Stat_t) (*node, place, error
 }
 
 // readlink answers where a symbolic link points. Following it is the client's.
-func (w *worker) readlink(r *fuse.ReadlinkRequest) error {
+func (s *Session) readlink(w *wire.Worker, r *fuse.ReadlinkRequest) error {
 	var st unix.Stat_t
-	_, p, err := w.s.locateID(r.Node, &st)
+	_, p, err := s.locateID(r.Node, &st)
 	if err != nil {
 		return err
 	}
-	defer w.s.leave(p)
+	defer s.leave(p)
 	var target [unix.PathMax]byte
 	length, err := unix.Readlinkat(p.dir.fd, p.name, target[:])
 	if err != nil {
 		return os.NewSyscallError("readlinkat", err)
 	}
-	return w.sendBytes(target[:length])
+	return w.SendBytes(target[:length])
 }
 
 // statfs answers for the filesystem that a node is on.
-func (w *worker) statfs(r *fuse.StatfsRequest) error {
+func (s *Session) statfs(w *wire.Worker, r *fuse.StatfsRequest) error {
 	var st unix.Stat_t
-	n, p, err := w.s.locateID(r.Node, &st)
+	n, p, err := s.locateID(r.Node, &st)
 	if err != nil {
 		return err
 	}
-	defer w.s.leave(p)
+	defer s.leave(p)
 	fd := p.dir.fd
 	if n.kind == unix.S_IFDIR {
-		d, err := w.s.dir(n)
+		d, err := s.dir(n)
 		if err != nil {
 			return err
 		}
-		defer w.s.dirs.put(d)
+		defer s.dirs.put(d)
 		fd = d.fd
 	}
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(fd, &fs); err != nil {
 		return os.NewSyscallError("fstatfs", err)
 	}
-	out := statfsOut{
+	out := wire.StatfsOut{
 		Blocks: fs.Blocks, Bfree: fs.Bfree, Bavail: fs.Bavail, Files: fs.Files, Ffree: fs.Ffree,
 		Bsize: uint32(fs.Bsize), Namelen: uint32(fs.Namelen), Frsize: uint32(fs.Frsize),
 	}
-	return w.send(bytesOf(&out))
+	return w.Send(wire.BytesOf(&out))
 }

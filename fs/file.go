@@ -8,6 +8,7 @@ import (
 	"bazil.org/fuse"
 	"golang.org/x/sys/unix"
 
+	"mapfs/fs/wire"
 	"mapfs/mapping"
 )
 
@@ -21,14 +22,14 @@ const (
 
 // acquire returns the file that serves n, with a reference. It is opened from
 // one of n's names unless it is open already.
-func (s *Session) acquire(n *node, want accessMode) (*mapping.File, error) {
+func (s *Session) acquire(n *Node, want accessMode) (*mapping.File, error) {
 	var looked unix.Stat_t
 	return s.acquireLooked(n, want, &looked)
 }
 
 // acquireLooked is acquire for who also wants to know what stat(2) says of the file.
 // The link count of looked stays 0 where somebody has the file open already.
-func (s *Session) acquireLooked(n *node, want accessMode, looked *unix.Stat_t) (*mapping.File, error) {
+func (s *Session) acquireLooked(n *Node, want accessMode, looked *unix.Stat_t) (*mapping.File, error) {
 	if f := n.openFile(); f != nil && f.Ref() {
 		if want == accessRead || f.Writable() {
 			return f, nil
@@ -52,7 +53,7 @@ func (s *Session) acquireLooked(n *node, want accessMode, looked *unix.Stat_t) (
 		return f, nil
 	}
 	f, err := s.openAt(n, p, want, st.Mode&0o111 != 0, &st)
-	if errnoOf(err) == syscall.ESTALE {
+	if wire.ErrnoOf(err) == syscall.ESTALE {
 		// Replaced between the look and the open.
 		return s.acquireLast(n, want)
 	}
@@ -61,7 +62,7 @@ func (s *Session) acquireLooked(n *node, want accessMode, looked *unix.Stat_t) (
 
 // acquireNew is acquire where all is as it was when n was looked up: its newest name
 // is opened without another look. It returns nil if anything is in the way.
-func (s *Session) acquireNew(n *node, want accessMode, looked *unix.Stat_t) *mapping.File {
+func (s *Session) acquireNew(n *Node, want accessMode, looked *unix.Stat_t) *mapping.File {
 	l, ok := n.linkAt(0)
 	if !ok || n.kind != modeRegular {
 		return nil
@@ -90,7 +91,7 @@ func (s *Session) acquireNew(n *node, want accessMode, looked *unix.Stat_t) *map
 
 // openAt opens n at p and gives it to the engine. st gets what fstat(2) says. If it is
 // another file by now the answer is ESTALE.
-func (s *Session) openAt(n *node, p place, want accessMode, isProgram bool, st *unix.Stat_t) (*mapping.File, error) {
+func (s *Session) openAt(n *Node, p place, want accessMode, isProgram bool, st *unix.Stat_t) (*mapping.File, error) {
 	const follow = false
 	fd, readable, writable, err := s.openBacking(p.dir.fd, p.name, follow, want, isProgram)
 	if err != nil {
@@ -109,7 +110,7 @@ func (s *Session) openAt(n *node, p place, want accessMode, isProgram bool, st *
 
 // acquireLast is acquire for an inode that has lost its last name through the
 // mount since the kernel looked it up.
-func (s *Session) acquireLast(n *node, want accessMode) (f *mapping.File, err error) {
+func (s *Session) acquireLast(n *Node, want accessMode) (f *mapping.File, err error) {
 	err = n.withLast(func(last int) error {
 		var st unix.Stat_t
 		if err := unix.Fstat(last, &st); err != nil {
@@ -135,7 +136,7 @@ func (s *Session) acquireLast(n *node, want accessMode) (f *mapping.File, err er
 
 // upgrade opens the inode of f once more, for writing, by its descriptor: it may
 // have no name left.
-func (s *Session) upgrade(n *node, f *mapping.File) (*mapping.File, error) {
+func (s *Session) upgrade(n *Node, f *mapping.File) (*mapping.File, error) {
 	again := -1
 	err := f.WithDescriptor(func(fd int) (err error) {
 		again, err = unix.Open(procPath(fd), unix.O_RDWR|unix.O_CLOEXEC, 0)
@@ -151,14 +152,14 @@ func (s *Session) upgrade(n *node, f *mapping.File) (*mapping.File, error) {
 // adopt gives fd, which was opened as n, to the engine. st gets what fstat(2) says. If
 // it is another file by now, nothing of it is touched and the answer is ESTALE: the
 // kernel then looks the name up again.
-func (s *Session) adopt(n *node, fd int, readable, writable bool, st *unix.Stat_t) (*mapping.File, error) {
+func (s *Session) adopt(n *Node, fd int, readable, writable bool, st *unix.Stat_t) (*mapping.File, error) {
 	if err := unix.Fstat(fd, st); err != nil || !n.is(st) {
 		unix.Close(fd)
 		return nil, syscall.ESTALE
 	}
 	f, err := s.files.Open(fd, st, readable, writable)
 	if err == nil && f.Name() == "" {
-		f.SetName(s.pathOf(n))
+		f.SetName(s.Path(n))
 	}
 	return f, err
 }
@@ -213,36 +214,36 @@ func wantOf(flags fuse.OpenFlags) accessMode {
 	return accessWrite
 }
 
-func (w *worker) open(r *fuse.OpenRequest) error {
-	n := w.s.nodes.get(r.Node)
+func (s *Session) open(w *wire.Worker, r *fuse.OpenRequest) error {
+	n := s.nodes.get(r.Node)
 	if n == nil {
 		return syscall.ESTALE
 	}
 	if n.kind != modeRegular {
 		return syscall.ENXIO // the kernel opens everything else itself
 	}
-	if err := w.s.admit(r.Uid); err != nil {
+	if err := s.admit(r.Uid); err != nil {
 		return err
 	}
-	out, err := w.s.openFile(n, r)
+	out, err := s.openFile(n, r)
 	if err != nil {
-		w.s.dismiss(r.Uid)
+		s.dismiss(r.Uid)
 		return err
 	}
-	return w.send(bytesOf(&out))
+	return w.Send(wire.BytesOf(&out))
 }
 
 // openFile makes the handle that an open asks for, which is charged for already.
-func (s *Session) openFile(n *node, r *fuse.OpenRequest) (openOut, error) {
+func (s *Session) openFile(n *Node, r *fuse.OpenRequest) (wire.OpenOut, error) {
 	var st unix.Stat_t
 	f, err := s.acquireLooked(n, wantOf(r.Flags), &st)
 	if err != nil {
-		return openOut{}, err
+		return wire.OpenOut{}, err
 	}
 	if r.Flags&fuse.OpenTruncate != 0 {
 		if err := f.Truncate(0); err != nil {
 			f.Release(true)
-			return openOut{}, err
+			return wire.OpenOut{}, err
 		}
 		n.changed()
 		st.Nlink = 0 // says nothing any more
@@ -257,21 +258,21 @@ func (s *Session) openFile(n *node, r *fuse.OpenRequest) (openOut, error) {
 // newHandle makes a handle of an open file, which takes over the reference and the
 // charge, for the client that sent the request. st is what stat(2) said of a file that
 // nobody else has open, or its link count is 0.
-func (s *Session) newHandle(n *node, f *mapping.File, flags fuse.OpenFlags, client *fuse.Header, st *unix.Stat_t) (openOut, error) {
+func (s *Session) newHandle(n *Node, f *mapping.File, flags fuse.OpenFlags, client *fuse.Header, st *unix.Stat_t) (wire.OpenOut, error) {
 	if st.Nlink == 0 || f.Mode() != mapping.Shared {
 		if err := f.Stat(st); err != nil {
-			return openOut{}, err
+			return wire.OpenOut{}, err
 		}
 	}
 	if wantOf(flags) == accessWrite {
 		n.knows(noCapabilities|noSetID, false)
 	}
-	var out openOut
+	var out wire.OpenOut
 	if n.opened(f, st) || s.opts.Exclusive {
 		out.OpenFlags |= uint32(fuse.OpenKeepCache)
 	}
 	if f.Name() == "" {
-		f.SetName(s.pathOf(n))
+		f.SetName(s.Path(n))
 	}
 	f.Observe(mapping.Event{Kind: mapping.EventOpen, Flags: int(flags), PID: client.Pid})
 	out.Fh = uint64(s.handles.add(&handle{node: n, file: f, flags: int(flags), user: client.Uid, failures: f.Failures()}))
@@ -280,27 +281,27 @@ func (s *Session) newHandle(n *node, f *mapping.File, flags fuse.OpenFlags, clie
 
 // create makes a file and opens it. A name that exists by now is ESTALE: the
 // kernel checked no permission for opening it, and looks it up again.
-func (w *worker) create(r *fuse.CreateRequest) error {
-	p, err := w.s.entry(r.Node, r.Name)
+func (s *Session) create(w *wire.Worker, r *fuse.CreateRequest) error {
+	p, err := s.entry(r.Node, r.Name)
 	if err != nil {
 		return err
 	}
-	defer w.s.leave(p)
-	if err := w.s.admit(r.Uid); err != nil {
+	defer s.leave(p)
+	if err := s.admit(r.Uid); err != nil {
 		return err
 	}
-	out, err := w.s.createFile(p, r)
+	out, err := s.createFile(p, r)
 	if err != nil {
-		w.s.dismiss(r.Uid)
+		s.dismiss(r.Uid)
 		return err
 	}
-	return w.send(bytesOf(&out))
+	return w.Send(wire.BytesOf(&out))
 }
 
 // createFile makes the file that a create asks for at p, and its handle, which is
 // charged for already.
-func (s *Session) createFile(p place, r *fuse.CreateRequest) (createOut, error) {
-	var out createOut
+func (s *Session) createFile(p place, r *fuse.CreateRequest) (wire.CreateOut, error) {
+	var out wire.CreateOut
 	fd := -1
 	err := s.as(&r.Header, func() (err error) {
 		const flags = unix.O_RDWR | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC
@@ -334,35 +335,35 @@ func (s *Session) createFile(p place, r *fuse.CreateRequest) (createOut, error) 
 }
 
 // read answers straight from the mapping.
-func (w *worker) read(r *fuse.ReadRequest) error {
-	h := w.s.handles.get(r.Handle)
+func (s *Session) read(w *wire.Worker, r *fuse.ReadRequest) error {
+	h := s.handles.get(r.Handle)
 	if h == nil || h.file == nil {
 		return syscall.EBADF
 	}
-	sent, err := h.file.ReadTo(&w.replier, r.Offset, r.Size, r.FileFlags&unix.O_NOATIME != 0)
+	sent, err := h.file.ReadTo(w, r.Offset, r.Size, r.FileFlags&unix.O_NOATIME != 0)
 	if sent {
 		// The kernel has its answer. An error is one the client was told of
 		// (a page that vanished just now is EIO) or does not wait for any more.
-		return errAnswered
+		return wire.ErrAnswered
 	}
 	return err
 }
 
-func (w *worker) write(r *fuse.WriteRequest) error {
-	h := w.s.handles.get(r.Handle)
+func (s *Session) write(w *wire.Worker, r *fuse.WriteRequest) error {
+	h := s.handles.get(r.Handle)
 	if h == nil || h.file == nil {
 		return syscall.EBADF
 	}
-	if err := w.s.dropPrivileges(h, r.Flags&fuse.WriteKillSUIDGID != 0); err != nil {
+	if err := s.dropPrivileges(h, r.Flags&fuse.WriteKillSUIDGID != 0); err != nil {
 		return err
 	}
-	n, err := w.s.store(h, r)
+	n, err := s.store(h, r)
 	if err != nil {
 		return err
 	}
 	h.node.changed()
-	out := writeOut{Size: uint32(n)}
-	return w.send(bytesOf(&out))
+	out := wire.WriteOut{Size: uint32(n)}
+	return w.Send(wire.BytesOf(&out))
 }
 
 // store gives the bytes of a write to the engine.
@@ -379,7 +380,7 @@ func (s *Session) store(h *handle, r *fuse.WriteRequest) (int, error) {
 	if err == nil && at != r.Offset {
 		// Somebody appended past the mount. The kernel believes the bytes are
 		// where it thought the end was.
-		s.notify.invalidate(h.node.id)
+		s.conn.Invalidate(h.node.id)
 	}
 	return n, err
 }
@@ -399,45 +400,45 @@ func (s *Session) dropPrivileges(h *handle, kill bool) error {
 		return err
 	}
 	if changed {
-		s.attributesChanged(h.node)
+		s.conn.InvalidateAttributes(h.node.id)
 	}
 	h.node.knows(need, true)
 	return nil
 }
 
-func (w *worker) release(r *fuse.ReleaseRequest) error {
-	h := w.s.closeHandle(r.Handle)
+func (s *Session) release(w *wire.Worker, r *fuse.ReleaseRequest) error {
+	h := s.closeHandle(r.Handle)
 	switch {
 	case h == nil:
 		return syscall.EBADF
 	case h.dir != nil:
 		h.dir.close()
 	default:
-		w.s.closeFile(h.node, h.file)
+		s.closeFile(h.node, h.file)
 		h.file.Observe(mapping.Event{Kind: mapping.EventClose, Flags: h.flags})
 		h.file.Release(true)
 	}
-	return w.ok()
+	return w.OK()
 }
 
 // fsyncDataOnly is FUSE_FSYNC_FDATASYNC.
 const fsyncDataOnly = 1
 
-func (w *worker) fsync(r *fuse.FsyncRequest) error {
-	h := w.s.handles.get(r.Handle)
+func (s *Session) fsync(w *wire.Worker, r *fuse.FsyncRequest) error {
+	h := s.handles.get(r.Handle)
 	if h == nil || r.Dir != (h.dir != nil) {
 		return syscall.EBADF
 	}
-	if w.s.slowSync.Load() {
-		w.s.workers.willWait()
+	if s.slowSync.Load() {
+		w.WillWait()
 	}
 	start := time.Now()
 	err := h.fsync(r.Flags&fsyncDataOnly != 0)
-	w.s.slowSync.Store(time.Since(start) > slowSync)
+	s.slowSync.Store(time.Since(start) > slowSync)
 	if err != nil {
 		return err
 	}
-	return w.ok()
+	return w.OK()
 }
 
 // slowSync is how long a write-back takes that others should not wait for: some
@@ -452,8 +453,8 @@ func (h *handle) fsync(dataOnly bool) error {
 	return h.file.Sync(&h.failures, dataOnly)
 }
 
-func (w *worker) fallocate(r *fuse.FAllocateRequest) error {
-	h := w.s.handles.get(r.Handle)
+func (s *Session) fallocate(w *wire.Worker, r *fuse.FAllocateRequest) error {
+	h := s.handles.get(r.Handle)
 	if h == nil || h.file == nil {
 		return syscall.EBADF
 	}
@@ -462,14 +463,14 @@ func (w *worker) fallocate(r *fuse.FAllocateRequest) error {
 	}
 	// The request does not say whether the client may keep set-id bits
 	// (CAP_FSETID), so only user 0 may.
-	if err := w.s.dropPrivileges(h, r.Uid != 0); err != nil {
+	if err := s.dropPrivileges(h, r.Uid != 0); err != nil {
 		return err
 	}
 	if err := h.file.Allocate(uint32(r.Mode), int64(r.Offset), int64(r.Length)); err != nil {
 		return err
 	}
 	h.node.changed()
-	return w.ok()
+	return w.OK()
 }
 
 // cacheStamp is how an inode looked when the kernel's cache of its bytes was
@@ -484,7 +485,7 @@ type cacheStamp struct {
 // that the kernel has cached are still right: nobody changed the inode since
 // they were known to be. After a write through the mount they are not trusted,
 // because a change by somebody else at the same time cannot be told apart.
-func (n *node) opened(f *mapping.File, st *unix.Stat_t) (keepCache bool) {
+func (n *Node) opened(f *mapping.File, st *unix.Stat_t) (keepCache bool) {
 	now := cacheStamp{valid: true, size: st.Size, mtime: st.Mtim, ctime: st.Ctim}
 	// Time stamps come in steps. An inode that changed just now can change
 	// again without looking different.
@@ -506,7 +507,7 @@ const stampStep = 20 * time.Millisecond
 
 // closeFile notes that n has one handle less, of f. An inode without a name stays
 // reachable as long as the kernel knows it.
-func (s *Session) closeFile(n *node, f *mapping.File) {
+func (s *Session) closeFile(n *Node, f *mapping.File) {
 	last := notOpened
 	for {
 		done, kept := n.closed(last)
@@ -535,7 +536,7 @@ const (
 // closed notes that n has one handle less. If that is the last one of a removed
 // inode, last has to be an O_PATH descriptor of it, which n keeps; else nothing is
 // done, and done is false. A descriptor that is not needed is closed.
-func (n *node) closed(last int) (done, kept bool) {
+func (n *Node) closed(last int) (done, kept bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	rare := n.rare
@@ -558,7 +559,7 @@ func (n *node) closed(last int) (done, kept bool) {
 }
 
 // changed notes that the bytes of n were changed through the mount.
-func (n *node) changed() {
+func (n *Node) changed() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.rare != nil {

@@ -9,35 +9,32 @@ import (
 )
 
 // handle is one open file or directory of a client. Exactly one of file, dir and
-// control is set.
+// sub is set.
 type handle struct {
-	node    *node // of file
-	file    *mapping.File
-	dir     *dirHandle
-	control controlHandle
+	node *Node // of file
+	file *mapping.File
+	dir  *dirHandle
+	sub  SubtreeHandle
 
 	// flags are those of open(2).
 	flags int
-	// user is who is charged for the handle, and for textBytes bytes of its text.
-	user      uint32
-	textBytes int64
+	// user is who is charged for the handle.
+	user uint32
 
 	// failures is the count of failed write-backs this handle has been told of.
 	// The file's Sync guards it.
 	failures uint64
 }
 
-// close gives up what a handle of a directory or of the control tree holds; nil
-// holds nothing.
+// close gives up what a handle of a directory or of the subtree holds; nil holds
+// nothing.
 func (h *handle) close() {
-	if h == nil {
-		return
-	}
-	if h.dir != nil {
+	switch {
+	case h == nil:
+	case h.dir != nil:
 		h.dir.close()
-	}
-	if events, ok := h.control.(*eventsHandle); ok {
-		events.pollers.release()
+	case h.sub != nil:
+		h.sub.Close()
 	}
 }
 
@@ -88,15 +85,12 @@ func (t *handleTable) remove(id fuse.HandleID) *handle {
 	return h
 }
 
-// closeHandle takes the handle with the given number out, takes its charges back and
+// closeHandle takes the handle with the given number out, takes its charge back and
 // returns it, or nil. What it holds is the caller's to give up.
 func (s *Session) closeHandle(id fuse.HandleID) *handle {
 	h := s.handles.remove(id)
 	if h != nil {
 		s.dismiss(h.user)
-		if h.textBytes > 0 {
-			s.admission.texts.Give(h.user, h.textBytes)
-		}
 	}
 	return h
 }

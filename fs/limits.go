@@ -24,8 +24,6 @@ type limits struct {
 	// hold neither: they wait for a worker, or for an event. Each keeps its buffer of
 	// some 130 KiB.
 	workers, waiting int
-	// texts caps the bytes of the control tree's texts that are open.
-	texts int64
 }
 
 const (
@@ -42,20 +40,20 @@ const (
 // filesystem inside the backing one.
 func ownDescriptors(descriptors int) int { return min(descriptors/8, 96) }
 
-// tightSpace is how many bytes of free address space, and so of memory, are little:
+// TightSpace is how many bytes of free address space, and so of memory, are little:
 // then there are fewer workers, and less waits.
-const tightSpace = 1 << 30
+const TightSpace = 1 << 30
 
 // limitsOf divides a limit of descriptors, and bytes of free address space. A quarter is a reserve for the work on
 // requests: names, attributes, listings, removal, the control tree and the unmount
 // are served out of it when clients have taken all the rest.
 func limitsOf(descriptors int, space int64) limits {
-	l := limits{descriptors: descriptors, texts: 64 << 20}
+	l := limits{descriptors: descriptors}
 	reserve := min(descriptors/4, maxWorkers*descriptorsPerRequest)
 	l.workers = max(reserve/descriptorsPerRequest, 8)
 	l.waiting = maxWaiting
-	if space < tightSpace {
-		l.workers, l.waiting, l.texts = min(l.workers, 16), 64, 4<<20
+	if space < TightSpace {
+		l.workers, l.waiting = min(l.workers, 16), 64
 	}
 	l.dirs = max(min(descriptors/8, 16384), 4)
 	l.removed = max(min(descriptors/16, 4096), 2)

@@ -8,6 +8,8 @@ import (
 
 	"bazil.org/fuse"
 	"golang.org/x/sys/unix"
+
+	"mapfs/fs/wire"
 )
 
 // TestLimitsAddUp: what clients can take together, and the work on requests, never
@@ -34,7 +36,7 @@ func TestAdmission(t *testing.T) {
 	taken := int64(0)
 	for {
 		if err := s.admit(1000); err != nil {
-			if errnoOf(err) != syscall.ENFILE {
+			if wire.ErrnoOf(err) != syscall.ENFILE {
 				t.Errorf("refused with %v, want ENFILE", err)
 			}
 			break
@@ -88,24 +90,51 @@ func TestAdmissionTakesIdleFiles(t *testing.T) {
 	}
 }
 
-// TestAdmissionOfMappings: explicit mappings and handles come out of one limit.
-func TestAdmissionOfMappings(t *testing.T) {
+// holder is a subtree that holds descriptors.
+type holder struct {
+	Subtree
+	descriptors int64
+}
+
+func (h *holder) Descriptors() int64 { return h.descriptors }
+
+// TestAdmissionOfDescriptors: what the subtree holds and handles come out of one limit.
+func TestAdmissionOfDescriptors(t *testing.T) {
 	s := unmounted(t)
-	if err := os.WriteFile(s.backing("f"), []byte("x"), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	s.limits.handles = 3
 	s.admission = newAdmission(s.limits, false)
-	s.mmapTest(t, "name=a file=f")
-	s.mmapTest(t, "name=b file=f")
+	held := &holder{}
+	s.subtree = held
+	t.Cleanup(func() { s.subtree = nil })
+	for range 2 {
+		if err := s.AdmitDescriptor(); err != nil {
+			t.Fatal(err)
+		}
+		held.descriptors++
+	}
 	if err := s.admit(0); err != nil {
 		t.Errorf("the third: %v", err)
 	}
-	if err := s.admit(0); errnoOf(err) != syscall.ENFILE {
+	if err := s.admit(0); wire.ErrnoOf(err) != syscall.ENFILE {
 		t.Errorf("the fourth: %v, want ENFILE", err)
 	}
-	if err := s.admitMapping(); errnoOf(err) != syscall.ENFILE {
-		t.Errorf("a third mapping: %v, want ENFILE", err)
+	if err := s.AdmitDescriptor(); wire.ErrnoOf(err) != syscall.ENFILE {
+		t.Errorf("a third descriptor: %v, want ENFILE", err)
+	}
+}
+
+// TestChanged: after a change that the kernel has not made itself its cached bytes are
+// not trusted.
+func TestChanged(t *testing.T) {
+	s := unmounted(t)
+	if err := os.WriteFile(s.backing("f"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n := lookTest(t, s, "f")
+	n.rareLocked().cached.valid = true
+	n.changed()
+	if n.rare.cached.valid {
+		t.Error("they are")
 	}
 }
 
@@ -129,11 +158,11 @@ func TestRemovedAreBounded(t *testing.T) {
 		}
 		s.removed(v)
 	}
-	reachable := func(n *node) bool {
+	reachable := func(n *Node) bool {
 		var st unix.Stat_t
 		return s.stat(n, &st) == nil
 	}
-	var nodes []*node
+	var nodes []*Node
 	for i := range 5 {
 		name := fmt.Sprint(i)
 		if err := os.WriteFile(s.backing(name), nil, 0o600); err != nil {
@@ -180,33 +209,4 @@ func TestRemovedAreBounded(t *testing.T) {
 		t.Error("it cannot be reached after its last handle")
 	}
 	s.forget(n.id, 1)
-}
-
-// TestTextsAreBounded: what a user keeps open of the control tree's texts is bounded,
-// and a single one is always given.
-func TestTextsAreBounded(t *testing.T) {
-	s := unmounted(t)
-	s.limits.texts, s.limits.handles = 1000, 1000
-	s.admission = newAdmission(s.limits, true)
-	text := func(n int) *handle { return &handle{user: 1000, control: &snapshot{text: string(make([]byte, n))}} }
-	huge := text(5000)
-	if err := s.admitText(huge); err != nil {
-		t.Errorf("the only text: %v", err)
-	}
-	if err := s.admitText(text(1)); errnoOf(err) != syscall.ENOMEM {
-		t.Errorf("one more: %v, want ENOMEM", err)
-	}
-	id := s.handles.add(huge)
-	s.closeHandle(id)
-	for range 8 {
-		if err := s.admitText(text(100)); err != nil {
-			t.Error(err)
-		}
-	}
-	if err := s.admitText(text(100)); errnoOf(err) != syscall.ENOMEM {
-		t.Errorf("the ninth of ten parts: %v, want ENOMEM", err)
-	}
-	if err := s.admitText(&handle{user: 2000, control: &snapshot{text: "x"}}); err != nil {
-		t.Errorf("another user: %v", err)
-	}
 }

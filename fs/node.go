@@ -14,9 +14,9 @@ import (
 	"mapfs/mapping"
 )
 
-// node is one inode of the backing directory that the kernel knows by a number.
+// Node is one inode of the backing directory that the kernel knows by a number.
 // Hard links share it, and a rename keeps it.
-type node struct {
+type Node struct {
 	id  fuse.NodeID
 	key mapping.ID
 
@@ -57,7 +57,7 @@ type rareState struct {
 }
 
 // rareLocked returns n's rareState, made if need be. n.mu must be held.
-func (n *node) rareLocked() *rareState {
+func (n *Node) rareLocked() *rareState {
 	if n.rare == nil {
 		n.rare = &rareState{last: -1}
 	}
@@ -75,7 +75,7 @@ const (
 )
 
 // knows notes whether the given facts are so.
-func (n *node) knows(facts uint32, so bool) {
+func (n *Node) knows(facts uint32, so bool) {
 	switch {
 	case !so:
 		if n.known.Load()&facts != 0 {
@@ -94,7 +94,7 @@ type link struct {
 }
 
 // addLink makes l the newest of n's names. n.mu must not be held.
-func (n *node) addLink(l link) {
+func (n *Node) addLink(l link) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.newest == l {
@@ -111,7 +111,7 @@ func (n *node) addLink(l link) {
 }
 
 // dropLink forgets one of n's names.
-func (n *node) dropLink(l link) {
+func (n *Node) dropLink(l link) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.newest != l {
@@ -134,7 +134,7 @@ func (r *rareState) drop(l link) {
 }
 
 // linkAt returns the i-th newest name of n.
-func (n *node) linkAt(i int) (link, bool) {
+func (n *Node) linkAt(i int) (link, bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if i == 0 {
@@ -148,7 +148,7 @@ func (n *node) linkAt(i int) (link, bool) {
 
 // keep holds on to an inode without a name by its O_PATH descriptor, which n takes
 // over, and reports whether it is needed: not while the file is open.
-func (n *node) keep(fd int) bool {
+func (n *Node) keep(fd int) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	rare := n.rareLocked()
@@ -164,7 +164,7 @@ func (n *node) keep(fd int) bool {
 // withLast calls fn with a copy of the descriptor that keep was given, or returns
 // ESTALE. A copy, because fn may wait and may ask for n's names, and so must not
 // hold n.mu.
-func (n *node) withLast(fn func(fd int) error) error {
+func (n *Node) withLast(fn func(fd int) error) error {
 	fd, err := n.copyLast()
 	if err != nil {
 		return err
@@ -173,7 +173,7 @@ func (n *node) withLast(fn func(fd int) error) error {
 	return fn(fd)
 }
 
-func (n *node) copyLast() (int, error) {
+func (n *Node) copyLast() (int, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.rare == nil || n.rare.last < 0 {
@@ -184,7 +184,7 @@ func (n *node) copyLast() (int, error) {
 }
 
 // forgotten gives up what n holds after the kernel has forgotten it.
-func (n *node) forgotten() {
+func (n *Node) forgotten() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.rare != nil && n.rare.last >= 0 {
@@ -194,7 +194,7 @@ func (n *node) forgotten() {
 }
 
 // openFile returns the file if n is open.
-func (n *node) openFile() *mapping.File {
+func (n *Node) openFile() *mapping.File {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.rare == nil {
@@ -204,15 +204,15 @@ func (n *node) openFile() *mapping.File {
 }
 
 // is reports whether stat(2) spoke of the inode that n stands for.
-func (n *node) is(st *unix.Stat_t) bool {
+func (n *Node) is(st *unix.Stat_t) bool {
 	return mapping.IDOf(st) == n.key && st.Mode&unix.S_IFMT == n.kind
 }
 
 // nodeTable holds the nodes the kernel knows.
 type nodeTable struct {
 	mu    sync.Mutex
-	byID  map[fuse.NodeID]*node
-	byKey map[mapping.ID]*node
+	byID  map[fuse.NodeID]*Node
+	byKey map[mapping.ID]*Node
 	next  fuse.NodeID
 
 	// removed are the nodes that hold on to an inode without a name, the longest
@@ -225,24 +225,24 @@ type nodeTable struct {
 }
 
 // init makes the table with the root in it.
-func (t *nodeTable) init(root *unix.Stat_t) *node {
-	n := &node{id: fuse.RootID, key: mapping.IDOf(root), kind: unix.S_IFDIR, lookups: 1}
-	t.byID = map[fuse.NodeID]*node{n.id: n}
-	t.byKey = map[mapping.ID]*node{n.key: n}
+func (t *nodeTable) init(root *unix.Stat_t) *Node {
+	n := &Node{id: fuse.RootID, key: mapping.IDOf(root), kind: unix.S_IFDIR, lookups: 1}
+	t.byID = map[fuse.NodeID]*Node{n.id: n}
+	t.byKey = map[mapping.ID]*Node{n.key: n}
 	t.removedAt = make(map[fuse.NodeID]*list.Element)
 	t.next = n.id + 1
 	return n
 }
 
 // get returns the node with the given number, or nil.
-func (t *nodeTable) get(id fuse.NodeID) *node {
+func (t *nodeTable) get(id fuse.NodeID) *Node {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.byID[id]
 }
 
 // find returns the node of the given inode, or nil.
-func (t *nodeTable) find(key mapping.ID) *node {
+func (t *nodeTable) find(key mapping.ID) *Node {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.byKey[key]
@@ -251,14 +251,14 @@ func (t *nodeTable) find(key mapping.ID) *node {
 // look returns the node of the inode that stat(2) spoke of, found under l, and
 // counts a lookup: before the reply is sent, because the kernel can forget the
 // node before a count after it.
-func (t *nodeTable) look(st *unix.Stat_t, l link) *node {
+func (t *nodeTable) look(st *unix.Stat_t, l link) *Node {
 	key := mapping.IDOf(st)
 	t.mu.Lock()
 	n := t.byKey[key]
 	if n == nil || n.kind != st.Mode&unix.S_IFMT {
 		// An inode that changed its kind is another file with a number that
 		// was free again. The node of the old one is found by its number only.
-		n = &node{id: t.next, key: key, kind: st.Mode & unix.S_IFMT}
+		n = &Node{id: t.next, key: key, kind: st.Mode & unix.S_IFMT}
 		t.next++
 		t.byID[n.id] = n
 		t.byKey[key] = n
@@ -273,7 +273,7 @@ func (t *nodeTable) look(st *unix.Stat_t, l link) *node {
 }
 
 // hold counts a lookup of a node that is known.
-func (t *nodeTable) hold(n *node) {
+func (t *nodeTable) hold(n *Node) {
 	t.mu.Lock()
 	n.lookups++
 	t.mu.Unlock()
@@ -288,7 +288,7 @@ func (t *nodeTable) len() int {
 
 // forget takes count lookups of a node back and returns the node if the kernel
 // knows it no longer.
-func (t *nodeTable) forget(id fuse.NodeID, count uint64) *node {
+func (t *nodeTable) forget(id fuse.NodeID, count uint64) *Node {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n := t.byID[id]
@@ -338,7 +338,7 @@ func (t *nodeTable) detach(key mapping.ID, fd int) {
 }
 
 // kept notes that n, which has just lost its last handle, holds on to its inode.
-func (t *nodeTable) kept(n *node) {
+func (t *nodeTable) kept(n *Node) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.byID[n.id] != n {
@@ -349,10 +349,10 @@ func (t *nodeTable) kept(n *node) {
 }
 
 // keptLocked notes that n holds on to an inode without a name. t.mu must be held.
-func (t *nodeTable) keptLocked(n *node) {
+func (t *nodeTable) keptLocked(n *Node) {
 	t.removedAt[n.id] = t.removed.PushBack(n)
 	if t.removed.Len() > t.maxRemoved {
-		oldest := t.removed.Remove(t.removed.Front()).(*node)
+		oldest := t.removed.Remove(t.removed.Front()).(*Node)
 		delete(t.removedAt, oldest.id)
 		oldest.forgotten()
 	}

@@ -8,7 +8,7 @@ import (
 // TestNodeSize: a walk over a million files leaves a million nodes, and the next size
 // that the allocator has after 80 bytes is 96.
 func TestNodeSize(t *testing.T) {
-	if size := unsafe.Sizeof(node{}); size > 80 {
+	if size := unsafe.Sizeof(Node{}); size > 80 {
 		t.Errorf("a node takes %d bytes", size)
 	}
 }

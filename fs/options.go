@@ -75,16 +75,11 @@ type Options struct {
 	// below vm.max_map_count, whose exhaustion would end the process.
 	MaxMappings int
 
-	// Control is the name of the control tree in the mount's root: ".mapfs" if
-	// empty, and no tree at all if "none". The name is reserved: a backing
-	// directory that has an entry of that name is refused.
-	Control string
-	// XattrStats lists the extended attributes that tell of a file's mapping.
-	// They can be read without being listed.
-	XattrStats bool
-
-	// Version is what the control tree says of the program.
-	Version string
+	// Subtree answers for an entry of the root that mirrors nothing; nil if there is
+	// none.
+	Subtree Subtree
+	// Observer is told of what happens to files; nil if nobody is.
+	Observer mapping.Observer
 
 	// Log gets what the daemon has to say; slog.Default if nil.
 	Log *slog.Logger

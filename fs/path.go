@@ -142,7 +142,7 @@ var stepHow = unix.OpenHow{
 
 // dir returns the descriptor of a directory, opened from the nearest ancestor
 // whose descriptor is at hand. The caller gives it back with s.dirs.put.
-func (s *Session) dir(n *node) (*dirFD, error) {
+func (s *Session) dir(n *Node) (*dirFD, error) {
 	if d := s.dirs.get(n.id); d != nil {
 		return d, nil
 	}
@@ -150,13 +150,13 @@ func (s *Session) dir(n *node) (*dirFD, error) {
 		return nil, syscall.ENOTDIR
 	}
 	// Collect the steps up to an ancestor that is open, then walk down.
-	var steps []*node
+	var steps []*Node
 	var names []string
 	var d *dirFD
 	for at := n; d == nil; {
 		l, ok := at.linkAt(0)
 		parent := s.nodes.get(l.dir)
-		if !ok || parent == nil || len(steps) > maxDepth {
+		if !ok || parent == nil || len(steps) > MaxDepth {
 			return nil, syscall.ESTALE
 		}
 		steps, names = append(steps, at), append(names, l.name)
@@ -174,12 +174,12 @@ func (s *Session) dir(n *node) (*dirFD, error) {
 	return d, nil
 }
 
-// maxDepth bounds a walk to the root, which renames could turn into a circle
+// MaxDepth bounds a walk to the root, which renames could turn into a circle
 // while it lasts.
-const maxDepth = 1 << 16
+const MaxDepth = 1 << 16
 
 // step opens the directory n, which is called name in d.
-func (s *Session) step(d *dirFD, name string, n *node) (*dirFD, error) {
+func (s *Session) step(d *dirFD, name string, n *Node) (*dirFD, error) {
 	fd, err := unix.Openat2(d.fd, name, &stepHow)
 	if err == syscall.ENOSYS || err == syscall.EPERM {
 		// An old kernel or a container's filter. One name without a slash,
@@ -206,10 +206,10 @@ type place struct {
 	name string
 }
 
-// checkName refuses what cannot be the name of one entry of a directory. The
+// CheckName refuses what cannot be the name of one entry of a directory. The
 // kernel never sends such a name; nothing outside the directory may be reached
 // if it did.
-func checkName(name string) error {
+func CheckName(name string) error {
 	switch {
 	case name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00"):
 		return syscall.EINVAL
@@ -222,11 +222,11 @@ func checkName(name string) error {
 // entry returns the place of a name in the directory with the given number. The
 // caller gives it back with s.leave.
 func (s *Session) entry(id fuse.NodeID, name string) (place, error) {
-	if err := checkName(name); err != nil {
+	if err := CheckName(name); err != nil {
 		return place{}, err
 	}
-	if id&controlBit != 0 || id == fuse.RootID && name == s.control.name {
-		return place{}, syscall.EPERM // the control tree's entries are fixed
+	if id&SubtreeNode != 0 || id == fuse.RootID && s.reserves(name) {
+		return place{}, syscall.EPERM // nobody may make or remove what the subtree has
 	}
 	dir := s.nodes.get(id)
 	if dir == nil {
@@ -249,7 +249,7 @@ func (s *Session) leave(p place) { s.dirs.put(p.dir) }
 // ours is between its system call and its note, or somebody changed the backing
 // directory. So the names are tried in turn, then once more when no rename is
 // under way, and what is found nowhere is ESTALE.
-func (s *Session) locate(n *node, st *unix.Stat_t) (place, error) {
+func (s *Session) locate(n *Node, st *unix.Stat_t) (place, error) {
 	p, err := s.locateOnce(n, st)
 	if err == syscall.ESTALE {
 		s.renameMu.RLock()
@@ -260,7 +260,7 @@ func (s *Session) locate(n *node, st *unix.Stat_t) (place, error) {
 }
 
 // locateOnce is locate without the second try.
-func (s *Session) locateOnce(n *node, st *unix.Stat_t) (place, error) {
+func (s *Session) locateOnce(n *Node, st *unix.Stat_t) (place, error) {
 	if n.id == fuse.RootID {
 		p := place{s.dirs.get(fuse.RootID), "."}
 		if err := unix.Fstat(p.dir.fd, st); err != nil {
@@ -287,7 +287,7 @@ func (s *Session) locateOnce(n *node, st *unix.Stat_t) (place, error) {
 
 // openNode returns an O_PATH descriptor of n and what fstat(2) says of it: what
 // is done through it is done to n and to nothing else.
-func (s *Session) openNode(n *node, st *unix.Stat_t) (int, error) {
+func (s *Session) openNode(n *Node, st *unix.Stat_t) (int, error) {
 	p, err := s.locate(n, st)
 	if err != nil {
 		return -1, err

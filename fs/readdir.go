@@ -10,6 +10,7 @@ import (
 	"bazil.org/fuse"
 	"golang.org/x/sys/unix"
 
+	"mapfs/fs/wire"
 	"mapfs/mapping"
 )
 
@@ -18,9 +19,9 @@ import (
 type dirHandle struct {
 	fd  int
 	dev uint64
-	// mirror says that the entries are shown as the directories they are below
-	// files in the control tree, and others left out.
-	mirror bool
+	// asDirs says that directories and regular files are shown, both as directories,
+	// and everything else is left out.
+	asDirs bool
 
 	// mu guards the rest: readdir of one open directory can come from several
 	// threads.
@@ -58,26 +59,25 @@ func (d *dirHandle) close() {
 	d.release()
 }
 
-func (w *worker) opendir(r *fuse.OpenRequest) error {
-	n := w.s.nodes.get(r.Node)
+func (s *Session) opendir(w *wire.Worker, r *fuse.OpenRequest) error {
+	n := s.nodes.get(r.Node)
 	if n == nil {
 		return syscall.ESTALE
 	}
-	out, err := w.s.openDir(n, &r.Header, r.Flags&unix.O_NOATIME != 0, false)
+	out, err := s.openDir(n, &r.Header, r.Flags&unix.O_NOATIME != 0, false)
 	if err != nil {
 		return err
 	}
-	if w.s.opts.Exclusive {
+	if s.opts.Exclusive {
 		// The kernel drops what it has whenever a client changes the directory.
 		out.OpenFlags = uint32(fuse.OpenCacheDir | fuse.OpenKeepCache)
 	}
-	return w.send(bytesOf(&out))
+	return w.Send(wire.BytesOf(&out))
 }
 
 // openDir makes a handle of the directory n for the client that sent a request. quiet
-// says that the directory's access time stays as it is (open(2): O_NOATIME). With mirror
-// it is the handle of the directory's mirror in the control tree.
-func (s *Session) openDir(n *node, client *fuse.Header, quiet, mirror bool) (out openOut, err error) {
+// says that the directory's access time stays as it is (open(2): O_NOATIME).
+func (s *Session) openDir(n *Node, client *fuse.Header, quiet, asDirs bool) (out wire.OpenOut, err error) {
 	if err := s.admit(client.Uid); err != nil {
 		return out, err
 	}
@@ -102,16 +102,16 @@ func (s *Session) openDir(n *node, client *fuse.Header, quiet, mirror bool) (out
 	if err != nil {
 		return out, os.NewSyscallError("openat", err)
 	}
-	h := &handle{user: client.Uid, dir: &dirHandle{fd: fd, dev: n.key.Dev, mirror: mirror}}
+	h := &handle{user: client.Uid, dir: &dirHandle{fd: fd, dev: n.key.Dev, asDirs: asDirs}}
 	out.Fh = uint64(s.handles.add(h))
 	return out, nil
 }
 
-// readdir answers with the entries from an offset on. Offsets are the backing
+// ReadDir answers with the entries from an offset on. Offsets are the backing
 // filesystem's own cookies, so they stay right while entries come and go, and
 // seekdir(3) works.
-func (w *worker) readdir(r *fuse.ReadRequest) error {
-	h := w.s.handles.get(r.Handle)
+func (s *Session) ReadDir(w *wire.Worker, r *fuse.ReadRequest) error {
+	h := s.handles.get(r.Handle)
 	if h == nil || h.dir == nil {
 		return syscall.EBADF
 	}
@@ -119,12 +119,12 @@ func (w *worker) readdir(r *fuse.ReadRequest) error {
 	defer bounceBuffers.Put(out)
 	size := min(r.Size, cap(*out))
 	h.dir.mu.Lock()
-	entries, err := h.dir.read((*out)[:0:size], r.Offset, &w.s.devices)
+	entries, err := h.dir.read((*out)[:0:size], r.Offset, &s.devices)
 	h.dir.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	return w.sendBytes(entries)
+	return w.SendBytes(entries)
 }
 
 // bounceBuffers holds buffers for answers of variable length.
@@ -172,35 +172,19 @@ func (d *dirHandle) read(out []byte, off int64, devices *deviceTable) ([]byte, e
 		name := entry[unsafe.Offsetof(unix.Dirent{}.Name):reclen]
 		name = name[:clen(name)]
 		kind := uint32(entry[unsafe.Offsetof(unix.Dirent{}.Type)])
-		header := direntHeader{Ino: devices.inode(mapping.ID{Dev: d.dev, Ino: ino}), Off: cookie, Type: kind}
-		if d.mirror {
+		header := wire.Dirent{Ino: devices.inode(mapping.ID{Dev: d.dev, Ino: ino}), Off: cookie, Type: kind}
+		if d.asDirs {
 			header.Type = unix.DT_DIR
 		}
-		if !d.mirror || kind == unix.DT_REG || kind == unix.DT_DIR || kind == unix.DT_UNKNOWN {
-			if len(out)+direntSize(name) > cap(out) {
+		if !d.asDirs || kind == unix.DT_REG || kind == unix.DT_DIR || kind == unix.DT_UNKNOWN {
+			if len(out)+wire.DirentSize(name) > cap(out) {
 				return out, nil
 			}
-			out = appendDirent(out, &header, name)
+			out = wire.AppendDirent(out, &header, name)
 		}
 		d.at += reclen
 		d.next = int64(cookie)
 	}
-}
-
-// direntSize returns how many bytes an entry takes in a reply.
-func direntSize(name []byte) int {
-	return int(unsafe.Sizeof(direntHeader{})) + (len(name)+7)&^7
-}
-
-// appendDirent appends struct fuse_dirent with a name, padded.
-func appendDirent(out []byte, header *direntHeader, name []byte) []byte {
-	end := len(out) + direntSize(name)
-	header.Namelen = uint32(len(name))
-	out = append(append(out, bytesOf(header)...), name...)
-	for len(out) < end {
-		out = append(out, 0)
-	}
-	return out
 }
 
 // clen returns the length of the NUL-terminated string in b.

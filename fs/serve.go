@@ -2,133 +2,101 @@ package fs
 
 import (
 	"errors"
-	"runtime/debug"
 	"syscall"
 
 	"bazil.org/fuse"
+	"golang.org/x/sys/unix"
+
+	"mapfs/fs/wire"
 )
 
 // Serve answers requests until the mount is unmounted, then writes everything
 // back. It returns the error of that, or what ended the session early.
 func (s *Session) Serve() error {
-	err := s.workers.serve(s)
+	err := s.conn.Serve(s)
 	err = errors.Join(err, s.Sync())
-	s.close()
+	s.end()
 	return err
 }
 
-// answer handles one request and answers it. A bug in a handler costs the
-// client an EIO and not everybody the mount.
-func (w *worker) answer(request fuse.Request) {
-	w.start(request.Hdr())
-	w.user.Store(int64(request.Hdr().Uid))
-	defer w.user.Store(nobody)
-	defer func() {
-		if e := recover(); e != nil {
-			w.s.log.Error("a request failed", "request", request.String(), "panic", e, "stack", string(debug.Stack()))
-			if w.request != nil {
-				w.fail(syscall.EIO)
-				w.finish()
-			}
-		}
-	}()
-	if err := w.handle(request); err != nil && err != errAnswered {
-		if err := w.fail(errnoOf(err)); err != nil && err != syscall.ENOENT {
-			w.s.log.Error("a reply was refused", "error", err)
-		}
-	}
-	w.finish()
-}
-
-// errAnswered says that a handler has answered already, well or not.
-var errAnswered = errors.New("answered")
-
-// handle does what a request asks for and answers it. An error is still to be
-// answered by the caller.
-func (w *worker) handle(request fuse.Request) error {
-	if request.Hdr().Node&controlBit != 0 {
+// Handle is [wire.Handler]'s.
+func (s *Session) Handle(w *wire.Worker, request fuse.Request) error {
+	if request.Hdr().Node&SubtreeNode != 0 {
 		if r, ok := request.(*fuse.ForgetRequest); ok {
-			w.s.forget(r.Node, r.N)
-			return errAnswered
+			s.forget(r.Node, r.N)
+			return wire.ErrAnswered
 		}
-		return w.control(request)
+		return s.subtree.Handle(w, request)
 	}
 	switch r := request.(type) {
 	case *fuse.ReadRequest:
 		if r.Dir {
-			return w.readdir(r)
+			return s.ReadDir(w, r)
 		}
-		return w.read(r)
+		return s.read(w, r)
 	case *fuse.WriteRequest:
-		return w.write(r)
+		return s.write(w, r)
 	case *fuse.LookupRequest:
-		return w.lookup(r)
+		return s.lookup(w, r)
 	case *fuse.GetattrRequest:
-		return w.getattr(r)
+		return s.getattr(w, r)
 	case *fuse.SetattrRequest:
-		return w.setattr(r)
+		return s.setattr(w, r)
 	case *fuse.OpenRequest:
 		if r.Dir {
-			return w.opendir(r)
+			return s.opendir(w, r)
 		}
-		return w.open(r)
+		return s.open(w, r)
 	case *fuse.CreateRequest:
-		return w.create(r)
+		return s.create(w, r)
 	case *fuse.FlushRequest:
 		// Nothing is kept back until close(2), and the time of the last store waits
 		// for the release. The kernel asks only once.
 		return syscall.ENOSYS
 	case *fuse.ReleaseRequest:
-		return w.release(r)
+		return s.release(w, r)
 	case *fuse.FsyncRequest:
-		return w.fsync(r)
+		return s.fsync(w, r)
 	case *fuse.FAllocateRequest:
-		return w.fallocate(r)
+		return s.fallocate(w, r)
 	case *fuse.ForgetRequest:
-		w.s.forget(r.Node, r.N)
-		return errAnswered
+		s.forget(r.Node, r.N)
+		return wire.ErrAnswered
 	case *fuse.BatchForgetRequest:
 		for _, f := range r.Forget {
-			w.s.forget(f.NodeID, f.N)
+			s.forget(f.NodeID, f.N)
 		}
-		return errAnswered
+		return wire.ErrAnswered
 	case *fuse.MkdirRequest:
-		return w.mkdir(r)
+		return s.mkdir(w, r)
 	case *fuse.MknodRequest:
-		return w.mknod(r)
+		return s.mknod(w, r)
 	case *fuse.SymlinkRequest:
-		return w.symlink(r)
+		return s.symlink(w, r)
 	case *fuse.LinkRequest:
-		return w.link(r)
+		return s.link(w, r)
 	case *fuse.RemoveRequest:
-		return w.remove(r)
+		return s.remove(w, r)
 	case *fuse.RenameRequest:
-		return w.rename(r)
+		return s.rename(w, r)
 	case *fuse.PollRequest:
-		return w.poll(r)
+		return Poll(w, r)
 	case *fuse.ReadlinkRequest:
-		return w.readlink(r)
+		return s.readlink(w, r)
 	case *fuse.StatfsRequest:
-		return w.statfs(r)
+		return s.statfs(w, r)
 	case *fuse.AccessRequest:
-		return w.access(r)
+		return s.access(w, r)
 	case *fuse.GetxattrRequest:
-		return w.getxattr(r)
+		return s.getxattr(w, r)
 	case *fuse.ListxattrRequest:
-		return w.listxattr(r)
+		return s.listxattr(w, r)
 	case *fuse.SetxattrRequest:
-		return w.setxattr(r)
+		return s.setxattr(w, r)
 	case *fuse.RemovexattrRequest:
-		return w.removexattr(r)
-	case *fuse.InterruptRequest:
-		// Readers of events wait for something, and requests for a worker. Any
-		// other that is to be interrupted is about to be answered anyway.
-		if !w.s.workers.interrupt(w, r.IntrID) {
-			w.s.control.waiters.interrupt(r.IntrID)
-		}
-		return errAnswered
+		return s.removexattr(w, r)
 	case *fuse.DestroyRequest:
-		return w.ok()
+		return w.OK()
 	default:
 		// What the library cannot decode (rename2, lseek, copy_file_range,
 		// tmpfile, ioctl ...), and locks, which the kernel then keeps itself.
@@ -139,8 +107,8 @@ func (w *worker) handle(request fuse.Request) error {
 // forget drops lookups of a node, and what was kept for it if it is not known
 // any more.
 func (s *Session) forget(id fuse.NodeID, count uint64) {
-	if id&controlBit != 0 {
-		s.forgetControl(id, count)
+	if id&SubtreeNode != 0 {
+		s.subtree.Forget(id, count)
 		return
 	}
 	n := s.nodes.forget(id, count)
@@ -152,4 +120,18 @@ func (s *Session) forget(id fuse.NodeID, count uint64) {
 	if n.kind == modeRegular {
 		s.files.Forget(n.key, false)
 	}
+}
+
+// The events of poll(2) for a file that can be read or written. POLLRDNORM and
+// POLLWRNORM mean what POLLIN and POLLOUT do.
+const (
+	PollRead  = unix.POLLIN | 0x040
+	PollWrite = unix.POLLOUT | 0x100
+)
+
+// Poll answers poll(2) of a file that is always ready. ENOSYS would make the kernel
+// believe that of every file, a subtree's included.
+func Poll(w *wire.Worker, r *fuse.PollRequest) error {
+	out := wire.PollOut{Revents: uint32(r.Events) & (PollRead | PollWrite)}
+	return w.Send(wire.BytesOf(&out))
 }

@@ -2,7 +2,6 @@ package fs
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"sync"
@@ -12,15 +11,17 @@ import (
 	"bazil.org/fuse"
 	"golang.org/x/sys/unix"
 
+	"mapfs/fs/mountpoint"
+	"mapfs/fs/wire"
 	"mapfs/mapping"
 )
 
 // Session is one mounted backing directory.
 type Session struct {
-	opts Options
-	log  *slog.Logger
-	conn *fuse.Conn
-	dev  int // a duplicate of the session's descriptor
+	opts    Options
+	log     *slog.Logger
+	conn    *wire.Conn
+	subtree Subtree // nil if there is none
 
 	limits    limits
 	admission admission
@@ -29,8 +30,6 @@ type Session struct {
 	nodes   nodeTable
 	dirs    dirCache
 	handles handleTable
-	control controlTree
-	notify  notifier
 	devices deviceTable
 
 	// uid and gid are the daemon's own; what others create is created in
@@ -41,7 +40,6 @@ type Session struct {
 	// nodes. Whoever finds a node at none of its names waits for that.
 	renameMu sync.RWMutex
 
-	workers workers
 	// slowSync says that the last fsync of a client took long.
 	slowSync atomic.Bool
 	flusher  sync.WaitGroup
@@ -54,35 +52,44 @@ type Session struct {
 // The caller's umask applies to what clients create and should be 0: the kernel
 // has applied the client's already.
 func Mount(opts Options) (*Session, error) {
-	if err := checkMount(&opts); err != nil {
+	request := mountpoint.Request{
+		Backing: opts.Backing, Mountpoint: opts.Mountpoint, AllowOther: opts.AllowOther,
+		DefaultPermissions: opts.DefaultPermissions, NonEmpty: opts.NonEmpty, SUID: opts.SUID, Dev: opts.Dev,
+	}
+	if err := request.Check(); err != nil {
 		return nil, err
 	}
-	s := &Session{opts: opts, log: opts.Log, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid())}
-	if s.log == nil {
-		s.log = slog.Default()
-	}
-	s.done = make(chan struct{})
-	s.control.init(opts.Control)
-	if err := s.openRoot(); err != nil {
+	opts.Backing, opts.Mountpoint = request.Backing, request.Mountpoint
+	s, err := New(opts)
+	if err != nil {
 		return nil, err
 	}
 	if err := s.mount(); err != nil {
-		s.dirs.close()
+		s.Close()
 		return nil, err
 	}
-	s.workers.background.find(opts.Mountpoint)
-	s.files = mapping.NewTable(mapping.Config{
-		MaxMappings: opts.MaxMappings, MaxIdle: s.limits.idle, MapLate: true, NoATime: opts.NoATime, Mode: opts.Mode, DirtyLimit: opts.DirtyLimit, ManyUsers: opts.AllowOther, Log: s.log, Observer: s.control.events,
-	})
-	s.control.metrics = newMetrics(s)
-	s.notify.start(s.conn, s.log)
 	if opts.WritebackInterval > 0 {
 		s.flusher.Go(s.flush)
 	}
 	return s, nil
 }
 
-// openRoot opens the backing directory and makes the root node.
+// New returns a session that is mounted nowhere: it has everything but the kernel's
+// requests. Backing must be an absolute path. Close gives it up.
+func New(opts Options) (*Session, error) {
+	s := &Session{opts: opts, log: opts.Log, subtree: opts.Subtree, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid())}
+	if s.log == nil {
+		s.log = slog.Default()
+	}
+	s.done = make(chan struct{})
+	if err := s.openRoot(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// openRoot opens the backing directory, and makes the root node and everything else that
+// works on files.
 func (s *Session) openRoot() error {
 	fd, err := unix.Open(s.opts.Backing, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -93,94 +100,41 @@ func (s *Session) openRoot() error {
 		unix.Close(fd)
 		return &os.PathError{Op: "stat", Path: s.opts.Backing, Err: err}
 	}
-	if err := s.reserveControl(fd); err != nil {
-		unix.Close(fd)
-		return err
-	}
 	s.limits = limitsOf(descriptorLimit(), mapping.FreeAddressSpace())
 	s.admission = newAdmission(s.limits, s.opts.AllowOther)
-	s.workers.crowd.init(s.limits)
 	s.dirs.max, s.nodes.maxRemoved = s.limits.dirs, s.limits.removed
 	s.dirs.dirs = make(map[fuse.NodeID]*dirFD)
 	s.devices.init(st.Dev)
 	s.devices.written(st.Dev, fd)
 	s.dirs.add(s.nodes.init(&st).id, fd) // held for ever
-	s.control.kernel = mapping.ProbeKernel(fd)
-	return nil
-}
-
-// reserveControl refuses a backing directory that has an entry of the control
-// tree's name: the entry could not be reached.
-func (s *Session) reserveControl(fd int) error {
-	name := s.control.name
-	if name == "" {
-		return nil
-	}
-	if err := checkName(name); err != nil {
-		return fmt.Errorf("%q cannot be the control tree's name: %w", name, err)
-	}
-	var st unix.Stat_t
-	if unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil {
-		return fmt.Errorf("%s has an entry %q, which is the control tree's name; rename it, or mount with -o control=NAME or -o control=none", s.opts.Backing, name)
+	s.files = mapping.NewTable(mapping.Config{
+		MaxMappings: s.opts.MaxMappings, MaxIdle: s.limits.idle, MapLate: true, NoATime: s.opts.NoATime, Mode: s.opts.Mode,
+		DirtyLimit: s.opts.DirtyLimit, ManyUsers: s.opts.AllowOther, Log: s.log, Observer: s.opts.Observer,
+	})
+	if s.subtree != nil {
+		if err := s.subtree.Attach(s, fd); err != nil {
+			s.Close()
+			return err
+		}
 	}
 	return nil
 }
 
-// mountLock keeps two mounts of one process apart while each looks for its
-// descriptor.
-var mountLock sync.Mutex
-
-// mount makes the mount and finds the session's descriptor.
+// mount makes the mount.
 func (s *Session) mount() error {
-	mountLock.Lock()
-	defer mountLock.Unlock()
-	before, err := openDevices()
-	if err != nil {
-		return err
-	}
 	fsname := s.opts.FSName
 	if fsname == "" {
 		fsname = s.opts.Backing
 	}
-	options := []fuse.MountOption{
-		fuse.FSName(fsname),
-		fuse.Subtype("mapfs"),
-		fuse.AsyncRead(),
-		fuse.MaxReadahead(maxReadahead),
-		fuse.HandleKillPriv(),
-		fuse.CacheSymlinks(),
-		fuse.MaxBackground(maxBackground),
-	}
-	for _, o := range []struct {
-		on  bool
-		add fuse.MountOption
-	}{
-		{s.opts.ReadOnly, fuse.ReadOnly()},
-		{s.opts.AllowOther, fuse.AllowOther()},
-		{s.opts.DefaultPermissions, fuse.DefaultPermissions()},
-		{s.opts.SUID, fuse.AllowSUID()},
-		{s.opts.Dev, fuse.AllowDev()},
-		{s.opts.Writeback, fuse.WritebackCache()},
-		{s.opts.NoExec, rawOption("noexec")},
-		{s.opts.NoATime, rawOption("noatime")},
-	} {
-		if o.on {
-			options = append(options, o.add)
-		}
-	}
-	if s.conn, err = fuse.Mount(s.opts.Mountpoint, options...); err != nil {
-		return fmt.Errorf("mount on %s: %w", s.opts.Mountpoint, err)
-	}
-	if s.dev, err = sessionDevice(before); err != nil {
-		s.conn.Close()
-		return errors.Join(err, Unmount(s.opts.Mountpoint, true))
-	}
-	return nil
+	var err error
+	s.conn, err = wire.Mount(wire.Options{
+		Mountpoint: s.opts.Mountpoint, FSName: fsname,
+		ReadOnly: s.opts.ReadOnly, AllowOther: s.opts.AllowOther, DefaultPermissions: s.opts.DefaultPermissions,
+		SUID: s.opts.SUID, Dev: s.opts.Dev, NoExec: s.opts.NoExec, NoATime: s.opts.NoATime, Writeback: s.opts.Writeback,
+		Workers: s.limits.workers, Waiting: s.limits.waiting, Log: s.log,
+	})
+	return err
 }
-
-// maxReadahead is how much the kernel may read ahead of a client, in bytes. It
-// splits what it reads ahead into requests of at most 128 KiB.
-const maxReadahead = 1 << 20
 
 // Sync writes back everything that is unsynced: every mapping, and then the
 // filesystems below, for what was closed since.
@@ -216,17 +170,22 @@ func (s *Session) flush() {
 	}
 }
 
-// close gives up everything after the last request was answered.
-func (s *Session) close() {
+// end gives up everything after the last request was answered.
+func (s *Session) end() {
 	close(s.done)
 	s.flusher.Wait()
-	s.notify.stop()
-	s.control.kernel.Close()
 	s.handles.close()
+	s.Close()
+	s.conn.Close()
+}
+
+// Close gives a session up that is not served. [Session.Serve] does so by itself.
+func (s *Session) Close() {
+	if s.subtree != nil {
+		s.subtree.Close()
+	}
 	s.files.Close()
 	s.nodes.close()
 	s.dirs.close()
 	s.devices.close()
-	unix.Close(s.dev)
-	s.conn.Close()
 }

@@ -14,6 +14,7 @@ import (
 	"bazil.org/fuse"
 	"golang.org/x/sys/unix"
 
+	"mapfs/fs/wire"
 	"mapfs/internal/need"
 	"mapfs/mapping"
 )
@@ -22,27 +23,20 @@ import (
 // nowhere: enough for everything that does not talk to the kernel.
 func unmounted(t *testing.T) *Session {
 	t.Helper()
-	s := &Session{opts: Options{Backing: t.TempDir()}, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid())}
-	s.control.init("")
-	if err := s.openRoot(); err != nil {
+	s, err := New(Options{Backing: t.TempDir()})
+	if err != nil {
 		t.Fatal(err)
 	}
-	s.files = mapping.NewTable(mapping.Config{})
-	t.Cleanup(func() {
-		s.files.Close()
-		s.control.kernel.Close()
-		s.dirs.close()
-		s.devices.close()
-	})
+	t.Cleanup(s.Close)
 	return s
 }
 
 // lookTest looks up a path below the root, one name at a time, as the kernel
 // does, and returns its node.
-func lookTest(t *testing.T, s *Session, names ...string) *node {
+func lookTest(t *testing.T, s *Session, names ...string) *Node {
 	t.Helper()
 	id := fuse.NodeID(fuse.RootID)
-	var n *node
+	var n *Node
 	for _, name := range names {
 		p, err := s.entry(id, name)
 		if err != nil {
@@ -64,47 +58,6 @@ func (s *Session) backing(names ...string) string {
 	return filepath.Join(append([]string{s.opts.Backing}, names...)...)
 }
 
-func TestWireSizes(t *testing.T) {
-	// sizeof of the structures in linux/fuse.h, protocol 7.33.
-	for _, c := range []struct {
-		name string
-		got  uintptr
-		want uintptr
-	}{
-		{"fuse_out_header", unsafe.Sizeof(outHeader{}), 16},
-		{"fuse_attr", unsafe.Sizeof(attr{}), 88},
-		{"fuse_attr_out", unsafe.Sizeof(attrOut{}), 104},
-		{"fuse_entry_out", unsafe.Sizeof(entryOut{}), 128},
-		{"fuse_open_out", unsafe.Sizeof(openOut{}), 16},
-		{"fuse_write_out", unsafe.Sizeof(writeOut{}), 8},
-		{"fuse_getxattr_out", unsafe.Sizeof(xattrOut{}), 8},
-		{"fuse_statfs_out", unsafe.Sizeof(statfsOut{}), 80},
-		{"fuse_dirent", unsafe.Sizeof(direntHeader{}), 24},
-	} {
-		if c.got != c.want {
-			t.Errorf("struct %s has %d bytes here, want %d", c.name, c.got, c.want)
-		}
-	}
-}
-
-func TestErrnoOf(t *testing.T) {
-	for _, c := range []struct {
-		err  error
-		want syscall.Errno
-	}{
-		{syscall.ENOENT, syscall.ENOENT},
-		{os.NewSyscallError("openat", syscall.EACCES), syscall.EACCES},
-		{&os.PathError{Op: "open", Path: "x", Err: syscall.EROFS}, syscall.EROFS},
-		{fmt.Errorf("twice: %w", os.NewSyscallError("pwrite", syscall.ENOSPC)), syscall.ENOSPC},
-		{fmt.Errorf("no errno at all"), syscall.EIO},
-		{os.ErrClosed, syscall.EIO},
-	} {
-		if got := errnoOf(c.err); got != c.want {
-			t.Errorf("errnoOf(%v) = %v, want %v", c.err, got, c.want)
-		}
-	}
-}
-
 func TestCheckName(t *testing.T) {
 	long := string(make([]byte, 256))
 	for name, want := range map[string]error{
@@ -112,18 +65,18 @@ func TestCheckName(t *testing.T) {
 		"a/b": syscall.EINVAL, "/": syscall.EINVAL, "../x": syscall.EINVAL, "a\x00b": syscall.EINVAL,
 		"...": nil, "a b": nil, "new\nline": nil, "\xff\xfe": nil, ".hidden": nil,
 	} {
-		if got := checkName(name); got != want {
-			t.Errorf("checkName(%q) = %v, want %v", name, got, want)
+		if got := CheckName(name); got != want {
+			t.Errorf("CheckName(%q) = %v, want %v", name, got, want)
 		}
 	}
 	b := []byte(long)
 	for i := range b {
 		b[i] = 'n'
 	}
-	if err := checkName(string(b)); err != syscall.ENAMETOOLONG {
+	if err := CheckName(string(b)); err != syscall.ENAMETOOLONG {
 		t.Errorf("a name of 256 bytes: %v", err)
 	}
-	if err := checkName(string(b[:255])); err != nil {
+	if err := CheckName(string(b[:255])); err != nil {
 		t.Errorf("a name of 255 bytes: %v", err)
 	}
 }
@@ -182,7 +135,7 @@ func TestStrangerIsStale(t *testing.T) {
 	if _, err := s.locate(n, &st); err != syscall.ESTALE {
 		t.Errorf("locate: %v, want ESTALE", err)
 	}
-	if _, err := s.acquire(n, accessRead); errnoOf(err) != syscall.ESTALE {
+	if _, err := s.acquire(n, accessRead); wire.ErrnoOf(err) != syscall.ESTALE {
 		t.Errorf("acquire: %v, want ESTALE", err)
 	}
 
@@ -202,7 +155,7 @@ func TestStrangerIsStale(t *testing.T) {
 	}
 	s.dirs.forget(e.id)
 	s.dirs.forget(e.newest.dir)
-	if _, err := s.dir(e); errnoOf(err) != syscall.ESTALE {
+	if _, err := s.dir(e); wire.ErrnoOf(err) != syscall.ESTALE {
 		t.Errorf("dir: %v, want ESTALE", err)
 	}
 }
@@ -226,7 +179,7 @@ func TestNothingOutsideIsReachable(t *testing.T) {
 	if err := os.Symlink(outside, s.backing("d")); err != nil {
 		t.Fatal(err)
 	}
-	if p, err := s.entry(d.id, "secret"); errnoOf(err) != syscall.ESTALE {
+	if p, err := s.entry(d.id, "secret"); wire.ErrnoOf(err) != syscall.ESTALE {
 		t.Errorf("entered %v through a symbolic link: %v, want ESTALE", p, err)
 	}
 	if err := os.Symlink(filepath.Join(outside, "secret"), s.backing("l")); err != nil {
@@ -259,7 +212,7 @@ func TestDeepDirectories(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := fuse.NodeID(fuse.RootID)
-	var deepest *node
+	var deepest *Node
 	for range depth {
 		if err := unix.Mkdirat(at, name, 0o700); err != nil {
 			t.Fatal(err)
@@ -294,7 +247,7 @@ func TestDeepDirectories(t *testing.T) {
 func TestDirCacheUnderContention(t *testing.T) {
 	s := unmounted(t)
 	s.dirs.max = 4
-	var nodes []*node
+	var nodes []*Node
 	for i := range 20 {
 		if err := os.Mkdir(s.backing(fmt.Sprint(i)), 0o700); err != nil {
 			t.Fatal(err)
@@ -400,7 +353,7 @@ func TestReaddirCookies(t *testing.T) {
 func decodeDirents(t *testing.T, b []byte) (names []string, next int64) {
 	t.Helper()
 	for len(b) > 0 {
-		h := (*direntHeader)(unsafe.Pointer(&b[0]))
+		h := (*wire.Dirent)(unsafe.Pointer(&b[0]))
 		size := int(unsafe.Sizeof(*h))
 		names = append(names, string(b[size:size+int(h.Namelen)]))
 		next = int64(h.Off)

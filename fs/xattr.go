@@ -1,16 +1,14 @@
 package fs
 
 import (
-	"math"
 	"os"
-	"strconv"
 	"strings"
 	"syscall"
 
 	"bazil.org/fuse"
 	"golang.org/x/sys/unix"
 
-	"mapfs/mapping"
+	"mapfs/fs/wire"
 )
 
 // Extended attributes are the backing inode's. They are reached through the
@@ -20,7 +18,7 @@ import (
 
 // xattrPath returns a path that leads to n without following it. done ends its
 // use.
-func (s *Session) xattrPath(n *node) (path string, done func(), err error) {
+func (s *Session) xattrPath(n *Node) (path string, done func(), err error) {
 	var st unix.Stat_t
 	p, err := s.locate(n, &st)
 	if err == nil {
@@ -31,7 +29,7 @@ func (s *Session) xattrPath(n *node) (path string, done func(), err error) {
 
 // withXattrs calls fn with what reaches the extended attributes of n: by name,
 // or by descriptor for a file that is open without a name.
-func (s *Session) withXattrs(n *node, fn func(path string, follow bool) error) error {
+func (s *Session) withXattrs(n *Node, fn func(path string, follow bool) error) error {
 	path, done, err := s.xattrPath(n)
 	if err == nil {
 		defer done()
@@ -43,70 +41,44 @@ func (s *Session) withXattrs(n *node, fn func(path string, follow bool) error) e
 	return err
 }
 
-// ownXattrs begins the names of the attributes that tell of a file's mapping.
-// They are the mount's and never reach the backing inode.
-const ownXattrs = "user.mapfs."
-
-// The attributes that tell of a file's mapping, and the one that names the
-// control tree.
-const (
-	xattrControl  = ownXattrs + "control"
-	xattrDirty    = ownXattrs + "dirty_pages"
-	xattrUnsynced = ownXattrs + "unsynced_bytes"
-)
-
-// ownXattr answers with one of the mount's own attributes. n is nil in the
-// control tree.
-func (w *worker) ownXattr(name string, size uint32, n *node) error {
-	var value string
-	switch {
-	case name == xattrControl && w.s.control.name != "":
-		value = w.s.control.name
-	case name == xattrDirty && n != nil && n.kind == modeRegular:
-		var dirty int64
-		err := w.s.inspect(n, 0, math.MaxInt64, func(run mapping.PageRun) bool {
-			if run.Flags&mapping.PageDirty != 0 {
-				dirty += run.End - run.First
-			}
-			return true
-		})
-		if err != nil {
-			return err
-		}
-		value = strconv.FormatInt(dirty, 10)
-	case name == xattrUnsynced && n != nil && n.kind == modeRegular:
-		var st unix.Stat_t
-		if err := w.s.stat(n, &st); err != nil {
-			return err
-		}
-		unsynced := int64(0)
-		w.s.files.Unsynced(n.key, st.Size, func(g mapping.Range, _ mapping.Cause) bool {
-			unsynced += g.Len()
-			return true
-		})
-		value = strconv.FormatInt(unsynced, 10)
-	default:
-		return syscall.ENODATA
+// subtreeXattr answers with one of the attributes that the subtree has for a node of
+// the mirror.
+func (s *Session) subtreeXattr(w *wire.Worker, r *fuse.GetxattrRequest) error {
+	n := s.nodes.get(r.Node)
+	if n == nil {
+		return syscall.ESTALE
 	}
+	value, err := s.subtree.Xattr(n, r.Name)
+	if err != nil {
+		return err
+	}
+	return SendXattr(w, r.Size, value)
+}
+
+// SendXattr answers with the value of an extended attribute, or, for size 0, with the
+// size it would take.
+func SendXattr(w *wire.Worker, size uint32, value string) error {
 	if size == 0 {
-		out := xattrOut{Size: uint32(len(value))}
-		return w.send(bytesOf(&out))
+		out := wire.XattrOut{Size: uint32(len(value))}
+		return w.Send(wire.BytesOf(&out))
 	}
 	if int(size) < len(value) {
 		return syscall.ERANGE
 	}
-	return w.sendBytes([]byte(value))
+	return w.SendBytes([]byte(value))
 }
 
-func (w *worker) getxattr(r *fuse.GetxattrRequest) error {
-	if strings.HasPrefix(r.Name, ownXattrs) {
-		n := w.s.nodes.get(r.Node)
-		if n == nil {
-			return syscall.ESTALE
-		}
-		return w.ownXattr(r.Name, r.Size, n)
+// ownsXattr reports whether the subtree answers for the extended attribute. Such never
+// reach the backing inode.
+func (s *Session) ownsXattr(name string) bool {
+	return s.subtree != nil && strings.HasPrefix(name, s.subtree.XattrPrefix())
+}
+
+func (s *Session) getxattr(w *wire.Worker, r *fuse.GetxattrRequest) error {
+	if s.ownsXattr(r.Name) {
+		return s.subtreeXattr(w, r)
 	}
-	return w.xattrValue(r.Node, r.Size, func(path string, follow bool, buf []byte) (int, error) {
+	return s.xattrValue(w, r.Node, r.Size, func(path string, follow bool, buf []byte) (int, error) {
 		get := unix.Lgetxattr
 		if follow {
 			get = unix.Getxattr
@@ -116,19 +88,21 @@ func (w *worker) getxattr(r *fuse.GetxattrRequest) error {
 	})
 }
 
-func (w *worker) listxattr(r *fuse.ListxattrRequest) error {
-	n := w.s.nodes.get(r.Node)
-	stats := w.s.opts.XattrStats && n != nil && n.kind == modeRegular
-	return w.xattrValue(r.Node, r.Size, func(path string, follow bool, buf []byte) (int, error) {
+func (s *Session) listxattr(w *wire.Worker, r *fuse.ListxattrRequest) error {
+	n := s.nodes.get(r.Node)
+	own := ""
+	if s.subtree != nil && n != nil {
+		own = s.subtree.XattrNames(n)
+	}
+	return s.xattrValue(w, r.Node, r.Size, func(path string, follow bool, buf []byte) (int, error) {
 		list := unix.Llistxattr
 		if follow {
 			list = unix.Listxattr
 		}
 		n, err := list(path, buf)
-		if err != nil || !stats {
+		if err != nil || own == "" {
 			return n, os.NewSyscallError("listxattr", err)
 		}
-		const own = xattrDirty + "\x00" + xattrUnsynced + "\x00"
 		switch {
 		case len(buf) == 0:
 		case n+len(own) > len(buf):
@@ -143,8 +117,8 @@ func (w *worker) listxattr(r *fuse.ListxattrRequest) error {
 // xattrValue answers with what get puts into a buffer of the size the client
 // has, or, for size 0, with the size it would take. A buffer that is too small
 // is ERANGE from the backing filesystem.
-func (w *worker) xattrValue(id fuse.NodeID, size uint32, get func(path string, follow bool, buf []byte) (int, error)) error {
-	n := w.s.nodes.get(id)
+func (s *Session) xattrValue(w *wire.Worker, id fuse.NodeID, size uint32, get func(path string, follow bool, buf []byte) (int, error)) error {
+	n := s.nodes.get(id)
 	if n == nil {
 		return syscall.ESTALE
 	}
@@ -153,7 +127,7 @@ func (w *worker) xattrValue(id fuse.NodeID, size uint32, get func(path string, f
 	defer bounceBuffers.Put(buf)
 	b := (*buf)[:min(int(size), cap(*buf))]
 	var length int
-	err := w.s.withXattrs(n, func(path string, follow bool) (err error) {
+	err := s.withXattrs(n, func(path string, follow bool) (err error) {
 		length, err = get(path, follow, b)
 		return err
 	})
@@ -161,27 +135,27 @@ func (w *worker) xattrValue(id fuse.NodeID, size uint32, get func(path string, f
 		return err
 	}
 	if size == 0 {
-		out := xattrOut{Size: uint32(length)}
-		return w.send(bytesOf(&out))
+		out := wire.XattrOut{Size: uint32(length)}
+		return w.Send(wire.BytesOf(&out))
 	}
-	return w.sendBytes(b[:length])
+	return w.SendBytes(b[:length])
 }
 
-func (w *worker) setxattr(r *fuse.SetxattrRequest) error {
-	n := w.s.nodes.get(r.Node)
+func (s *Session) setxattr(w *wire.Worker, r *fuse.SetxattrRequest) error {
+	n := s.nodes.get(r.Node)
 	if n == nil {
 		return syscall.ESTALE
 	}
-	if strings.HasPrefix(r.Name, ownXattrs) {
+	if s.ownsXattr(r.Name) {
 		return syscall.EPERM
 	}
-	if w.s.opts.AllowOther && strings.HasPrefix(r.Name, aclPrefix) {
+	if s.opts.AllowOther && strings.HasPrefix(r.Name, aclPrefix) {
 		// The kernel checks the mode alone. With an access control list the
 		// mode's group bits are the list's mask: obeyed as mode they would give
 		// the group what the list gives to one user.
 		return syscall.EOPNOTSUPP
 	}
-	err := w.s.withXattrs(n, func(path string, follow bool) error {
+	err := s.withXattrs(n, func(path string, follow bool) error {
 		set := unix.Lsetxattr
 		if follow {
 			set = unix.Setxattr
@@ -193,20 +167,20 @@ func (w *worker) setxattr(r *fuse.SetxattrRequest) error {
 	}
 	n.knows(noCapabilities|noSetID, false)
 	if strings.HasPrefix(r.Name, aclPrefix) {
-		w.s.attributesChanged(n) // an access control list sets the mode
+		s.conn.InvalidateAttributes(n.id) // an access control list sets the mode
 	}
-	return w.ok()
+	return w.OK()
 }
 
-func (w *worker) removexattr(r *fuse.RemovexattrRequest) error {
-	n := w.s.nodes.get(r.Node)
+func (s *Session) removexattr(w *wire.Worker, r *fuse.RemovexattrRequest) error {
+	n := s.nodes.get(r.Node)
 	if n == nil {
 		return syscall.ESTALE
 	}
-	if strings.HasPrefix(r.Name, ownXattrs) {
+	if s.ownsXattr(r.Name) {
 		return syscall.EPERM
 	}
-	err := w.s.withXattrs(n, func(path string, follow bool) error {
+	err := s.withXattrs(n, func(path string, follow bool) error {
 		remove := unix.Lremovexattr
 		if follow {
 			remove = unix.Removexattr
@@ -217,9 +191,9 @@ func (w *worker) removexattr(r *fuse.RemovexattrRequest) error {
 		return err
 	}
 	if strings.HasPrefix(r.Name, aclPrefix) {
-		w.s.attributesChanged(n)
+		s.conn.InvalidateAttributes(n.id)
 	}
-	return w.ok()
+	return w.OK()
 }
 
 // aclPrefix begins the names of access control lists (acl(5)).

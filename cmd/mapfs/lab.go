@@ -15,7 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"mapfs/docs/lab"
-	"mapfs/fs"
+	"mapfs/fs/mountpoint"
 )
 
 func newLabCommand(sys system) *cobra.Command {
@@ -198,7 +198,7 @@ func labShell(dir, bin string, signals <-chan os.Signal) error {
 // does not keep the mount in sight.
 func leaveLab(ctx context.Context, sys system, mnt string, stderr io.Writer) error {
 	err := umount(ctx, sys, mnt, false, stderr)
-	if errors.Is(err, fs.ErrNotMapfs) {
+	if errors.Is(err, mountpoint.ErrNotMapfs) {
 		return nil // an exercise can end with it
 	}
 	if err == nil {

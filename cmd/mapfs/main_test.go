@@ -12,7 +12,8 @@ import (
 	"syscall"
 	"testing"
 
-	"mapfs/fs"
+	"mapfs/fs/control"
+	"mapfs/fs/mountpoint"
 )
 
 // fakeSystem records what the command does to the machine. Its methods are the
@@ -20,20 +21,20 @@ import (
 type fakeSystem struct {
 	system
 	spawned [][]string // arguments of the daemons
-	mounted []fs.Options
+	mounted []control.Options
 	notes   []string // to the service manager
 }
 
 func newFakeSystem() *fakeSystem {
 	f := &fakeSystem{}
 	f.system = system{
-		mount: func(opts fs.Options) (session, error) {
+		mount: func(opts control.Options) (session, error) {
 			opts.Log = nil // so that options can be compared
 			f.mounted = append(f.mounted, opts)
 			return endedSession{}, nil
 		},
 		unmount:     func(string, bool) error { return nil },
-		holders:     func(string) []fs.Holder { return nil },
+		holders:     func(string) []mountpoint.Holder { return nil },
 		findDaemon:  func(string) (server, error) { return nil, nil },
 		mountpoints: func() ([]string, error) { return nil, nil },
 		spawn:       func(args []string) error { f.spawned = append(f.spawned, args); return nil },
@@ -193,7 +194,7 @@ func TestForegroundOptions(t *testing.T) {
 	}
 	want := defaultOptions()
 	want.Backing, want.Mountpoint, want.ReadOnly, want.FSName = "/b", "/m", true, "x"
-	if !slices.Equal(f.mounted, []fs.Options{want}) {
+	if !slices.Equal(f.mounted, []control.Options{want}) {
 		t.Errorf("mounted %+v, want %+v", f.mounted, want)
 	}
 	if len(f.spawned) > 0 {
@@ -207,7 +208,7 @@ func TestMountFails(t *testing.T) {
 	want := outcome{code: exitFailed, stderr: "mapfs: mountpoint /m does not exist\n"}
 
 	f := newFakeSystem()
-	f.mount = func(fs.Options) (session, error) { return nil, errors.New("mountpoint /m does not exist") }
+	f.mount = func(control.Options) (session, error) { return nil, errors.New("mountpoint /m does not exist") }
 	if got := f.run("-f", "/b", "/m"); got != want {
 		t.Errorf("-f: got %+v, want %+v", got, want)
 	}
@@ -234,7 +235,7 @@ func TestMountFails(t *testing.T) {
 	}
 
 	f = newFakeSystem()
-	f.mount = func(fs.Options) (session, error) {
+	f.mount = func(control.Options) (session, error) {
 		return endedSession{errors.New("fsync a: no space left on device")}, nil
 	}
 	want = outcome{code: exitFailed, stderr: "mapfs: fsync a: no space left on device\n"}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"mapfs/fs"
+	"mapfs/fs/control"
 )
 
 func TestCheckMetricsAddr(t *testing.T) {
@@ -72,7 +73,7 @@ func TestServeMetrics(t *testing.T) {
 		return response.StatusCode, string(body)
 	}
 	f := newFakeSystem()
-	f.mount = func(fs.Options) (session, error) {
+	f.mount = func(control.Options) (session, error) {
 		return measuredMount{serve: func() {
 			if code, body := get("/metrics"); code != http.StatusOK || body != "mapfs_reads_total 1\n" {
 				t.Errorf("/metrics: got %d %q", code, body)
@@ -85,7 +86,7 @@ func TestServeMetrics(t *testing.T) {
 			}
 		}}, nil
 	}
-	opts := fs.Options{Backing: "/b", Mountpoint: "/m", Log: slog.New(slog.DiscardHandler)}
+	opts := control.Options{Options: fs.Options{Backing: "/b", Mountpoint: "/m", Log: slog.New(slog.DiscardHandler)}}
 	if err := mountAndServe(t.Context(), f.system, opts, true, &readiness{}, listener); err != nil {
 		t.Error(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"mapfs/fs"
+	"mapfs/fs/control"
 )
 
 // optionsHelp explains -o in the help texts.
@@ -58,34 +59,34 @@ type mountOption struct {
 	name  string
 	value valueRule
 	// set puts the option into effect; nil accepts the option and does nothing.
-	set func(opts *fs.Options, value string) error
+	set func(opts *control.Options, value string) error
 }
 
 // mountOptions has every option that is not a pattern (see ignoredPrefix).
 var mountOptions = []mountOption{
-	{name: "ro", set: func(o *fs.Options, _ string) error { o.ReadOnly = true; return nil }},
-	{name: "rw", set: func(o *fs.Options, _ string) error { o.ReadOnly = false; return nil }},
-	{name: "allow_other", set: func(o *fs.Options, _ string) error { o.AllowOther = true; return nil }},
-	{name: "noallow_other", set: func(o *fs.Options, _ string) error { o.AllowOther = false; return nil }},
-	{name: "default_permissions", set: func(o *fs.Options, _ string) error { o.DefaultPermissions = true; return nil }},
-	{name: "nodefault_permissions", set: func(o *fs.Options, _ string) error { o.DefaultPermissions = false; return nil }},
-	{name: "attr_timeout", value: needsValue, set: func(o *fs.Options, v string) (err error) {
+	{name: "ro", set: func(o *control.Options, _ string) error { o.ReadOnly = true; return nil }},
+	{name: "rw", set: func(o *control.Options, _ string) error { o.ReadOnly = false; return nil }},
+	{name: "allow_other", set: func(o *control.Options, _ string) error { o.AllowOther = true; return nil }},
+	{name: "noallow_other", set: func(o *control.Options, _ string) error { o.AllowOther = false; return nil }},
+	{name: "default_permissions", set: func(o *control.Options, _ string) error { o.DefaultPermissions = true; return nil }},
+	{name: "nodefault_permissions", set: func(o *control.Options, _ string) error { o.DefaultPermissions = false; return nil }},
+	{name: "attr_timeout", value: needsValue, set: func(o *control.Options, v string) (err error) {
 		o.AttrTimeout, err = parseSeconds(v)
 		return err
 	}},
-	{name: "entry_timeout", value: needsValue, set: func(o *fs.Options, v string) (err error) {
+	{name: "entry_timeout", value: needsValue, set: func(o *control.Options, v string) (err error) {
 		o.EntryTimeout, err = parseSeconds(v)
 		return err
 	}},
-	{name: "writeback", set: func(o *fs.Options, _ string) error { o.Writeback = true; return nil }},
-	{name: "nowriteback", set: func(o *fs.Options, _ string) error { o.Writeback = false; return nil }},
-	{name: "exclusive", set: func(o *fs.Options, _ string) error { setExclusive(o, true, fs.ExclusiveTimeout); return nil }},
-	{name: "noexclusive", set: func(o *fs.Options, _ string) error { setExclusive(o, false, fs.DefaultTimeout); return nil }},
-	{name: "mode", value: needsValue, set: func(o *fs.Options, v string) (err error) {
+	{name: "writeback", set: func(o *control.Options, _ string) error { o.Writeback = true; return nil }},
+	{name: "nowriteback", set: func(o *control.Options, _ string) error { o.Writeback = false; return nil }},
+	{name: "exclusive", set: func(o *control.Options, _ string) error { setExclusive(o, true, fs.ExclusiveTimeout); return nil }},
+	{name: "noexclusive", set: func(o *control.Options, _ string) error { setExclusive(o, false, fs.DefaultTimeout); return nil }},
+	{name: "mode", value: needsValue, set: func(o *control.Options, v string) (err error) {
 		o.Mode, err = fs.ParseMode(v)
 		return err
 	}},
-	{name: "dirty_limit", value: needsValue, set: func(o *fs.Options, v string) error {
+	{name: "dirty_limit", value: needsValue, set: func(o *control.Options, v string) error {
 		n, err := parseBytes(v)
 		if err == nil && n < minDirtyLimit {
 			err = fmt.Errorf("less than %d bytes", minDirtyLimit)
@@ -93,11 +94,11 @@ var mountOptions = []mountOption{
 		o.DirtyLimit = n
 		return err
 	}},
-	{name: "writeback_interval", value: needsValue, set: func(o *fs.Options, v string) (err error) {
+	{name: "writeback_interval", value: needsValue, set: func(o *control.Options, v string) (err error) {
 		o.WritebackInterval, err = parseSeconds(v)
 		return err
 	}},
-	{name: "max_mappings", value: needsValue, set: func(o *fs.Options, v string) error {
+	{name: "max_mappings", value: needsValue, set: func(o *control.Options, v string) error {
 		n, err := strconv.Atoi(v)
 		if err != nil || n < 1 {
 			return errors.New("not a number of at least 1")
@@ -105,28 +106,28 @@ var mountOptions = []mountOption{
 		o.MaxMappings = n
 		return nil
 	}},
-	{name: "fsname", value: needsValue, set: func(o *fs.Options, v string) error { o.FSName = v; return nil }},
-	{name: "control", value: needsValue, set: func(o *fs.Options, v string) error {
+	{name: "fsname", value: needsValue, set: func(o *control.Options, v string) error { o.FSName = v; return nil }},
+	{name: "control", value: needsValue, set: func(o *control.Options, v string) error {
 		if v == "." || v == ".." || strings.ContainsAny(v, "/\x00") || len(v) > maxName {
 			return errors.New("not a name for a directory")
 		}
 		o.Control = v
 		return nil
 	}},
-	{name: "xattr_stats", set: func(o *fs.Options, _ string) error { o.XattrStats = true; return nil }},
-	{name: "noxattr_stats", set: func(o *fs.Options, _ string) error { o.XattrStats = false; return nil }},
-	{name: "nonempty", set: func(o *fs.Options, _ string) error { o.NonEmpty = true; return nil }},
+	{name: "xattr_stats", set: func(o *control.Options, _ string) error { o.XattrStats = true; return nil }},
+	{name: "noxattr_stats", set: func(o *control.Options, _ string) error { o.XattrStats = false; return nil }},
+	{name: "nonempty", set: func(o *control.Options, _ string) error { o.NonEmpty = true; return nil }},
 
-	{name: "suid", set: func(o *fs.Options, _ string) error { o.SUID = true; return nil }},
-	{name: "nosuid", set: func(o *fs.Options, _ string) error { o.SUID = false; return nil }},
-	{name: "dev", set: func(o *fs.Options, _ string) error { o.Dev = true; return nil }},
-	{name: "nodev", set: func(o *fs.Options, _ string) error { o.Dev = false; return nil }},
-	{name: "exec", set: func(o *fs.Options, _ string) error { o.NoExec = false; return nil }},
-	{name: "noexec", set: func(o *fs.Options, _ string) error { o.NoExec = true; return nil }},
-	{name: "atime", set: func(o *fs.Options, _ string) error { o.NoATime = false; return nil }},
-	{name: "noatime", set: func(o *fs.Options, _ string) error { o.NoATime = true; return nil }},
-	{name: "diratime", set: func(o *fs.Options, _ string) error { o.NoDirATime = false; return nil }},
-	{name: "nodiratime", set: func(o *fs.Options, _ string) error { o.NoDirATime = true; return nil }},
+	{name: "suid", set: func(o *control.Options, _ string) error { o.SUID = true; return nil }},
+	{name: "nosuid", set: func(o *control.Options, _ string) error { o.SUID = false; return nil }},
+	{name: "dev", set: func(o *control.Options, _ string) error { o.Dev = true; return nil }},
+	{name: "nodev", set: func(o *control.Options, _ string) error { o.Dev = false; return nil }},
+	{name: "exec", set: func(o *control.Options, _ string) error { o.NoExec = false; return nil }},
+	{name: "noexec", set: func(o *control.Options, _ string) error { o.NoExec = true; return nil }},
+	{name: "atime", set: func(o *control.Options, _ string) error { o.NoATime = false; return nil }},
+	{name: "noatime", set: func(o *control.Options, _ string) error { o.NoATime = true; return nil }},
+	{name: "diratime", set: func(o *control.Options, _ string) error { o.NoDirATime = false; return nil }},
+	{name: "nodiratime", set: func(o *control.Options, _ string) error { o.NoDirATime = true; return nil }},
 
 	// The mount's type is always fuse.mapfs.
 	{name: "subtype", value: needsValue},
@@ -143,7 +144,7 @@ var mountOptions = []mountOption{
 }
 
 // setExclusive sets what the promise allows. Options after it can change each.
-func setExclusive(o *fs.Options, on bool, timeout time.Duration) {
+func setExclusive(o *control.Options, on bool, timeout time.Duration) {
 	o.Exclusive, o.Writeback = on, on
 	o.AttrTimeout, o.EntryTimeout = timeout, timeout
 }
@@ -161,18 +162,18 @@ const minDirtyLimit = 1 << 20
 const maxName = 255
 
 // defaultOptions is a mount without any -o.
-func defaultOptions() fs.Options {
-	return fs.Options{
+func defaultOptions() control.Options {
+	return control.Options{Options: fs.Options{
 		DefaultPermissions: true,
 		AttrTimeout:        fs.DefaultTimeout,
 		EntryTimeout:       fs.DefaultTimeout,
-	}
+	}}
 }
 
 // parseOptions sets opts from the arguments of -o, each a comma list. Of
 // options that contradict each other the last one counts, as with mount(8).
 // Its errors name the option and its value.
-func parseOptions(opts *fs.Options, lists []string) error {
+func parseOptions(opts *control.Options, lists []string) error {
 	for _, list := range lists {
 		for _, word := range splitOptions(list) {
 			if err := setOption(opts, word); err != nil {
@@ -183,7 +184,7 @@ func parseOptions(opts *fs.Options, lists []string) error {
 	return nil
 }
 
-func setOption(opts *fs.Options, word string) error {
+func setOption(opts *control.Options, word string) error {
 	name, value, hasValue := strings.Cut(word, "=")
 	if ignoredPrefix(name) {
 		return nil

@@ -7,59 +7,59 @@ import (
 	"testing"
 	"time"
 
-	"mapfs/fs"
+	"mapfs/fs/control"
 )
 
 func TestParseOptions(t *testing.T) {
 	tests := []struct {
 		name  string
 		lists []string
-		want  func(*fs.Options) // changes the defaults into what is expected
+		want  func(*control.Options) // changes the defaults into what is expected
 	}{
-		{"none", nil, func(*fs.Options) {}},
-		{"empty words", []string{"", ",,ro,", ","}, func(o *fs.Options) { o.ReadOnly = true }},
-		{"ro", []string{"ro"}, func(o *fs.Options) { o.ReadOnly = true }},
-		{"the last counts", []string{"ro,rw"}, func(*fs.Options) {}},
-		{"the last counts, over lists", []string{"rw", "noatime,ro", "atime"}, func(o *fs.Options) { o.ReadOnly = true }},
-		{"allow_other", []string{"allow_other"}, func(o *fs.Options) { o.AllowOther = true }},
-		{"noallow_other", []string{"allow_other,noallow_other"}, func(*fs.Options) {}},
-		{"permissions off", []string{"nodefault_permissions"}, func(o *fs.Options) { o.DefaultPermissions = false }},
-		{"permissions on", []string{"nodefault_permissions,default_permissions"}, func(*fs.Options) {}},
-		{"timeouts", []string{"attr_timeout=2.5,entry_timeout=0"}, func(o *fs.Options) {
+		{"none", nil, func(*control.Options) {}},
+		{"empty words", []string{"", ",,ro,", ","}, func(o *control.Options) { o.ReadOnly = true }},
+		{"ro", []string{"ro"}, func(o *control.Options) { o.ReadOnly = true }},
+		{"the last counts", []string{"ro,rw"}, func(*control.Options) {}},
+		{"the last counts, over lists", []string{"rw", "noatime,ro", "atime"}, func(o *control.Options) { o.ReadOnly = true }},
+		{"allow_other", []string{"allow_other"}, func(o *control.Options) { o.AllowOther = true }},
+		{"noallow_other", []string{"allow_other,noallow_other"}, func(*control.Options) {}},
+		{"permissions off", []string{"nodefault_permissions"}, func(o *control.Options) { o.DefaultPermissions = false }},
+		{"permissions on", []string{"nodefault_permissions,default_permissions"}, func(*control.Options) {}},
+		{"timeouts", []string{"attr_timeout=2.5,entry_timeout=0"}, func(o *control.Options) {
 			o.AttrTimeout, o.EntryTimeout = 2500*time.Millisecond, 0
 		}},
-		{"longest timeout", []string{"attr_timeout=9223372036"}, func(o *fs.Options) {
+		{"longest timeout", []string{"attr_timeout=9223372036"}, func(o *control.Options) {
 			o.AttrTimeout = 9223372036 * time.Second
 		}},
-		{"writeback", []string{"writeback"}, func(o *fs.Options) { o.Writeback = true }},
-		{"exclusive", []string{"exclusive"}, func(o *fs.Options) {
+		{"writeback", []string{"writeback"}, func(o *control.Options) { o.Writeback = true }},
+		{"exclusive", []string{"exclusive"}, func(o *control.Options) {
 			o.Exclusive, o.Writeback, o.AttrTimeout, o.EntryTimeout = true, true, 24*time.Hour, 24*time.Hour
 		}},
-		{"exclusive, but", []string{"exclusive,attr_timeout=2,nowriteback"}, func(o *fs.Options) {
+		{"exclusive, but", []string{"exclusive,attr_timeout=2,nowriteback"}, func(o *control.Options) {
 			o.Exclusive, o.AttrTimeout, o.EntryTimeout = true, 2*time.Second, 24*time.Hour
 		}},
-		{"noexclusive", []string{"exclusive,noexclusive"}, func(*fs.Options) {}},
-		{"nowriteback", []string{"writeback,nowriteback"}, func(*fs.Options) {}},
-		{"max_mappings", []string{"max_mappings=1000"}, func(o *fs.Options) { o.MaxMappings = 1000 }},
-		{"fsname", []string{`fsname=a\,b\\c\d=e`}, func(o *fs.Options) { o.FSName = `a,b\c\d=e` }},
-		{"control", []string{"control=.pages"}, func(o *fs.Options) { o.Control = ".pages" }},
-		{"no control", []string{"control=none"}, func(o *fs.Options) { o.Control = "none" }},
-		{"xattr_stats", []string{"xattr_stats"}, func(o *fs.Options) { o.XattrStats = true }},
-		{"noxattr_stats", []string{"xattr_stats,noxattr_stats"}, func(*fs.Options) {}},
-		{"nonempty", []string{"nonempty"}, func(o *fs.Options) { o.NonEmpty = true }},
-		{"as mount.fuse3 for root", []string{"rw,noatime,dev,suid"}, func(o *fs.Options) {
+		{"noexclusive", []string{"exclusive,noexclusive"}, func(*control.Options) {}},
+		{"nowriteback", []string{"writeback,nowriteback"}, func(*control.Options) {}},
+		{"max_mappings", []string{"max_mappings=1000"}, func(o *control.Options) { o.MaxMappings = 1000 }},
+		{"fsname", []string{`fsname=a\,b\\c\d=e`}, func(o *control.Options) { o.FSName = `a,b\c\d=e` }},
+		{"control", []string{"control=.pages"}, func(o *control.Options) { o.Control = ".pages" }},
+		{"no control", []string{"control=none"}, func(o *control.Options) { o.Control = "none" }},
+		{"xattr_stats", []string{"xattr_stats"}, func(o *control.Options) { o.XattrStats = true }},
+		{"noxattr_stats", []string{"xattr_stats,noxattr_stats"}, func(*control.Options) {}},
+		{"nonempty", []string{"nonempty"}, func(o *control.Options) { o.NonEmpty = true }},
+		{"as mount.fuse3 for root", []string{"rw,noatime,dev,suid"}, func(o *control.Options) {
 			o.NoATime, o.Dev, o.SUID = true, true, true
 		}},
-		{"as mount.fuse3 for a user's line in fstab", []string{"rw,noexec,nosuid,nodev,user=alice"}, func(o *fs.Options) {
+		{"as mount.fuse3 for a user's line in fstab", []string{"rw,noexec,nosuid,nodev,user=alice"}, func(o *control.Options) {
 			o.NoExec = true
 		}},
-		{"taken back", []string{"suid,dev,noexec,noatime,nosuid,nodev,exec,atime"}, func(*fs.Options) {}},
+		{"taken back", []string{"suid,dev,noexec,noatime,nosuid,nodev,exec,atime"}, func(*control.Options) {}},
 		{"mount(8)'s own", []string{
 			"defaults,auto,noauto,nofail,_netdev,user,user=alice,nouser,users,owner,group",
 			"relatime,norelatime,strictatime,nostrictatime,lazytime,nolazytime",
 			"async,sync,dirsync,silent,loud,mand,nomand,subtype=mapfs",
 			"comment=hello,comment,x-systemd.automount,x-a=b,X-mount.mkdir=0755,x-",
-		}, func(*fs.Options) {}},
+		}, func(*control.Options) {}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

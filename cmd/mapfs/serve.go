@@ -15,12 +15,13 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 
-	"mapfs/fs"
+	"mapfs/fs/control"
+	"mapfs/fs/mountpoint"
 )
 
 // serveMount mounts and answers until the mount is gone: the process of -f, and
 // the daemon.
-func serveMount(ctx context.Context, sys system, flags *mountFlags, opts fs.Options, level slog.Level, stderr io.Writer) error {
+func serveMount(ctx context.Context, sys system, flags *mountFlags, opts control.Options, level slog.Level, stderr io.Writer) error {
 	ready := newReadiness(flags.readyFD)
 	log, err := openLog(flags.logFile, flags.foreground, level, stderr)
 	if err != nil {
@@ -54,7 +55,7 @@ func errOr(err error, text string) error {
 }
 
 // mountAndServe takes metrics over, which is nil if they are not to be served.
-func mountAndServe(ctx context.Context, sys system, opts fs.Options, foreground bool, ready *readiness, metrics net.Listener) error {
+func mountAndServe(ctx context.Context, sys system, opts control.Options, foreground bool, ready *readiness, metrics net.Listener) error {
 	if metrics != nil {
 		defer metrics.Close()
 	}
@@ -146,7 +147,7 @@ func (s *stopper) stop(n int) {
 	case err == nil && lazy:
 		s.log.Info("detached; the daemon ends with the last user", "mountpoint", s.mountpoint)
 	case err == nil:
-	case errors.Is(err, fs.ErrNotMapfs):
+	case errors.Is(err, mountpoint.ErrNotMapfs):
 		s.log.Info("no longer mounted; the daemon ends with the last user", "mountpoint", s.mountpoint)
 	case errors.Is(err, syscall.EBUSY):
 		s.log.Warn("still mounted, because it is busy; a second signal detaches it",
@@ -163,10 +164,10 @@ func (s *stopper) sync() {
 }
 
 // describeHolders says in one line who keeps a mount busy.
-func describeHolders(holders []fs.Holder) string {
+func describeHolders(holders []mountpoint.Holder) string {
 	const most = 5
 	// "mapfs umount" itself may have been started inside the mount.
-	holders = slices.DeleteFunc(holders, func(h fs.Holder) bool { return h.PID == os.Getpid() })
+	holders = slices.DeleteFunc(holders, func(h mountpoint.Holder) bool { return h.PID == os.Getpid() })
 	if len(holders) == 0 {
 		return "nobody that can be seen from here"
 	}

@@ -16,6 +16,8 @@ import (
 	"testing/synctest"
 
 	"mapfs/fs"
+	"mapfs/fs/control"
+	"mapfs/fs/mountpoint"
 )
 
 // fakeMount is a mount with a kernel that a test plays: it ends when it is
@@ -58,7 +60,7 @@ func (m *fakeMount) unmount(_ string, lazy bool) error {
 	defer m.mu.Unlock()
 	switch {
 	case m.gone:
-		return &os.PathError{Op: "umount", Path: "/m", Err: fs.ErrNotMapfs}
+		return &os.PathError{Op: "umount", Path: "/m", Err: mountpoint.ErrNotMapfs}
 	case lazy:
 		m.gone = true
 		m.steps = append(m.steps, "detach")
@@ -120,9 +122,11 @@ func TestSignals(t *testing.T) {
 				signals := make(chan os.Signal)
 				gaveBack := false
 				f.signals = func(bool) (<-chan os.Signal, func()) { return signals, func() { gaveBack = true } }
-				f.mount = func(fs.Options) (session, error) { return m, nil }
+				f.mount = func(control.Options) (session, error) { return m, nil }
 				f.unmount = m.unmount
-				f.holders = func(string) []fs.Holder { return []fs.Holder{{PID: 7, Command: "vi", What: "open file /m/a"}} }
+				f.holders = func(string) []mountpoint.Holder {
+					return []mountpoint.Holder{{PID: 7, Command: "vi", What: "open file /m/a"}}
+				}
 				var notesMu sync.Mutex
 				f.notify = func(state string) {
 					notesMu.Lock()
@@ -131,7 +135,7 @@ func TestSignals(t *testing.T) {
 				}
 
 				var log bytes.Buffer
-				opts := fs.Options{Backing: "/b", Mountpoint: "/m", Log: slog.New(slog.NewTextHandler(&log, nil))}
+				opts := control.Options{Options: fs.Options{Backing: "/b", Mountpoint: "/m", Log: slog.New(slog.NewTextHandler(&log, nil))}}
 				result := make(chan error, 1)
 				go func() { result <- mountAndServe(t.Context(), f.system, opts, true, &readiness{}, nil) }()
 				synctest.Wait()

@@ -15,7 +15,9 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 
-	"mapfs/fs"
+	"mapfs/fs/control"
+	"mapfs/fs/mountpoint"
+	"mapfs/fs/wire"
 	"mapfs/mapping"
 )
 
@@ -28,9 +30,9 @@ type session interface {
 
 // system is what the command does to the machine. A test hands in another one.
 type system struct {
-	mount       func(fs.Options) (session, error)
+	mount       func(control.Options) (session, error)
 	unmount     func(mountpoint string, lazy bool) error
-	holders     func(mountpoint string) []fs.Holder
+	holders     func(mountpoint string) []mountpoint.Holder
 	findDaemon  func(mountpoint string) (server, error)
 	mountpoints func() ([]string, error)
 
@@ -54,16 +56,16 @@ type system struct {
 func realSystem() system {
 	return system{
 		mount:   realMount,
-		unmount: fs.Unmount,
-		holders: fs.Holders,
-		findDaemon: func(mountpoint string) (server, error) {
-			d, err := fs.FindDaemon(mountpoint)
+		unmount: mountpoint.Unmount,
+		holders: mountpoint.Holders,
+		findDaemon: func(path string) (server, error) {
+			d, err := mountpoint.FindDaemon(path)
 			if d == nil || err != nil {
 				return nil, err
 			}
 			return d, nil
 		},
-		mountpoints: fs.Mountpoints,
+		mountpoints: mountpoint.List,
 		controlName: realControlName,
 		command:     realCommand,
 		spawn:       spawnDaemon,
@@ -80,7 +82,7 @@ func realSystem() system {
 	}
 }
 
-func realMount(opts fs.Options) (session, error) {
+func realMount(opts control.Options) (session, error) {
 	// The kernel has applied the client's umask already; ours must not be
 	// applied too.
 	syscall.Umask(0)
@@ -94,7 +96,7 @@ func realMount(opts fs.Options) (session, error) {
 	log.SetFlags(0)
 	defer log.SetOutput(os.Stderr)
 	opts.Version = version
-	s, err := fs.Mount(opts)
+	s, err := control.Mount(opts)
 	if err != nil {
 		// Not return s, err: a nil *fs.Session in a session is not nil.
 		return nil, withHelperWords(err, words.String())
@@ -103,7 +105,7 @@ func realMount(opts fs.Options) (session, error) {
 }
 
 // leaveRoomForWorkers gives the Go scheduler the slots that serving wants.
-func leaveRoomForWorkers() { runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + fs.SpareSlots) }
+func leaveRoomForWorkers() { runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + wire.SpareSlots) }
 
 // fitAddressSpace keeps the Go heap small where address space is limited (ulimit -v):
 // it grows by 64 MiB of that at a time, and the process ends if it cannot.

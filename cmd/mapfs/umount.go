@@ -11,10 +11,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"mapfs/fs"
+	"mapfs/fs/mountpoint"
 )
 
-// server is the daemon of a mount: *fs.Daemon.
+// server is the daemon of a mount: *mountpoint.Daemon.
 type server interface {
 	Wait(ctx context.Context) error
 	Close() error
@@ -54,11 +54,11 @@ written back, when its last user is gone. The command does not wait for that.`,
 	return cmd
 }
 
-func umount(ctx context.Context, sys system, mountpoint string, lazy bool, stderr io.Writer) error {
+func umount(ctx context.Context, sys system, path string, lazy bool, stderr io.Writer) error {
 	// Find the daemon first: afterwards no mount leads to it.
-	daemon, err := sys.findDaemon(mountpoint)
-	if errors.Is(err, fs.ErrNotMapfs) {
-		return fmt.Errorf("%s: %w", mountpoint, fs.ErrNotMapfs)
+	daemon, err := sys.findDaemon(path)
+	if errors.Is(err, mountpoint.ErrNotMapfs) {
+		return fmt.Errorf("%s: %w", path, mountpoint.ErrNotMapfs)
 	}
 	if err != nil {
 		return err
@@ -66,32 +66,32 @@ func umount(ctx context.Context, sys system, mountpoint string, lazy bool, stder
 	if daemon != nil {
 		defer daemon.Close()
 	}
-	if err := sys.unmount(mountpoint, lazy); err != nil {
-		return explainUnmount(sys, mountpoint, err)
+	if err := sys.unmount(path, lazy); err != nil {
+		return explainUnmount(sys, path, err)
 	}
 	if daemon == nil || lazy {
 		return nil
 	}
 	if isTerminal(stderr) {
 		note := time.AfterFunc(noteAfter, func() {
-			fmt.Fprintf(stderr, "mapfs: %s is unmounted; waiting for its daemon to write everything back (Ctrl-C to stop waiting)\n", mountpoint)
+			fmt.Fprintf(stderr, "mapfs: %s is unmounted; waiting for its daemon to write everything back (Ctrl-C to stop waiting)\n", path)
 		})
 		defer note.Stop()
 	}
 	if err := daemon.Wait(ctx); err != nil {
-		return fmt.Errorf("%s is unmounted, but %w; not everything may be written back, see its log", mountpoint, err)
+		return fmt.Errorf("%s is unmounted, but %w; not everything may be written back, see its log", path, err)
 	}
 	return nil
 }
 
 // explainUnmount says why a mount is still there, and what to do.
-func explainUnmount(sys system, mountpoint string, err error) error {
+func explainUnmount(sys system, path string, err error) error {
 	switch {
 	case errors.Is(err, syscall.EBUSY):
 		return fmt.Errorf("%s is busy: %s; end that, or detach it with 'mapfs umount -l %s'",
-			mountpoint, describeHolders(sys.holders(mountpoint)), mountpoint)
+			path, describeHolders(sys.holders(path)), path)
 	case errors.Is(err, syscall.EPERM):
-		return fmt.Errorf("%s: only root and the user who mounted it may unmount it", mountpoint)
+		return fmt.Errorf("%s: only root and the user who mounted it may unmount it", path)
 	}
 	return err
 }

@@ -8,7 +8,7 @@ import (
 	"syscall"
 	"testing"
 
-	"mapfs/fs"
+	"mapfs/fs/mountpoint"
 )
 
 // fakeServer is a daemon that ends with an error.
@@ -35,7 +35,7 @@ func TestUmount(t *testing.T) {
 		daemon  *fakeServer
 		findErr error
 		err     error // of unmount
-		holders []fs.Holder
+		holders []mountpoint.Holder
 		want    outcome
 		waitedN int
 	}{
@@ -44,14 +44,14 @@ func TestUmount(t *testing.T) {
 		{name: "no daemon to see", args: []string{"/m"}},
 		{name: "lazy does not wait", args: []string{"-l", "/m"}, daemon: &fakeServer{}},
 		{name: "lazy by its long name", args: []string{"/m", "--lazy"}, daemon: &fakeServer{}},
-		{name: "not a mapfs", args: []string{"/m"}, findErr: pathError(fs.ErrNotMapfs),
+		{name: "not a mapfs", args: []string{"/m"}, findErr: pathError(mountpoint.ErrNotMapfs),
 			want: outcome{code: exitFailed, stderr: "mapfs: /m: not a mapfs mount\n"}},
 		{name: "no way there", args: []string{"/m"}, findErr: pathError(syscall.EACCES),
 			want: outcome{code: exitFailed, stderr: "mapfs: umount /m: permission denied\n"}},
 		{name: "not permitted", args: []string{"/m"}, daemon: &fakeServer{}, err: pathError(syscall.EPERM),
 			want: outcome{code: exitFailed, stderr: "mapfs: /m: only root and the user who mounted it may unmount it\n"}},
 		{name: "busy", args: []string{"/m"}, daemon: &fakeServer{}, err: pathError(syscall.EBUSY),
-			holders: []fs.Holder{{PID: 1, Command: "sh", What: "working directory /m"}, {What: "the mount on /m/sub"}},
+			holders: []mountpoint.Holder{{PID: 1, Command: "sh", What: "working directory /m"}, {What: "the mount on /m/sub"}},
 			want: outcome{code: exitFailed, stderr: "mapfs: /m is busy: sh (pid 1, working directory /m), the mount on /m/sub; " +
 				"end that, or detach it with 'mapfs umount -l /m'\n"}},
 		{name: "busy by nobody", args: []string{"/m"}, err: pathError(syscall.EBUSY),
@@ -76,7 +76,7 @@ func TestUmount(t *testing.T) {
 				}
 				return test.err
 			}
-			f.holders = func(string) []fs.Holder { return test.holders }
+			f.holders = func(string) []mountpoint.Holder { return test.holders }
 			verb := "umount"
 			if test.name == "other name" {
 				verb = "unmount"
@@ -92,16 +92,16 @@ func TestUmount(t *testing.T) {
 }
 
 func TestDescribeHolders(t *testing.T) {
-	var many []fs.Holder
+	var many []mountpoint.Holder
 	for pid := range 7 {
-		many = append(many, fs.Holder{PID: 1000000000 + pid, Command: fmt.Sprint("p", pid), What: "open file /m/f"})
+		many = append(many, mountpoint.Holder{PID: 1000000000 + pid, Command: fmt.Sprint("p", pid), What: "open file /m/f"})
 	}
 	const want = "p0 (pid 1000000000, open file /m/f), p1 (pid 1000000001, open file /m/f), p2 (pid 1000000002, open file /m/f), " +
 		"p3 (pid 1000000003, open file /m/f), p4 (pid 1000000004, open file /m/f), and 2 more"
 	if got := describeHolders(many); got != want {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
-	self := []fs.Holder{{PID: os.Getpid(), Command: "mapfs", What: "working directory /m"}}
+	self := []mountpoint.Holder{{PID: os.Getpid(), Command: "mapfs", What: "working directory /m"}}
 	if got, want := describeHolders(self), "nobody that can be seen from here"; got != want {
 		t.Errorf("this process alone: got %q, want %q", got, want)
 	}

@@ -1,0 +1,83 @@
+package control
+
+import (
+	"slices"
+	"strings"
+)
+
+// verb is a row of the table of commands.
+type verb struct {
+	whose owner
+	name  string
+	// keys are the arguments it takes; "" is a word that stands alone.
+	keys []string
+	// run does what the command says, and returns the answer.
+	run func(t *Tree, h *ctlHandle, c *command) (string, error)
+}
+
+// owner says whose ctl files take a command.
+type owner string
+
+const (
+	ofMount   owner = "the mount's"
+	ofFile    owner = "a file's"
+	ofMapping owner = "a mapping's"
+)
+
+// verbs returns the table.
+func verbs() []verb {
+	return []verb{
+		{ofMount, "sync", nil, (*Tree).runSync},
+		{ofMount, "mmap", []string{"name", "file", "offset", "length", "prot", "flags", "addr", "open"}, (*Tree).runMmap},
+		{ofMount, "munmap", []string{"name", "addr", "length"}, (*Tree).runAtAddress},
+		{ofMount, "mprotect", []string{"addr", "length", "prot"}, (*Tree).runAtAddress},
+		{ofMount, "msync", []string{"addr", "length", "flags"}, (*Tree).runAtAddress},
+		{ofMount, "madvise", []string{"addr", "length", "advice"}, (*Tree).runAtAddress},
+		{ofMount, "mlock", []string{"addr", "length"}, (*Tree).runAtAddress},
+		{ofMount, "munlock", []string{"addr", "length"}, (*Tree).runAtAddress},
+
+		{ofFile, "msync", []string{"offset", "length", "flags"}, (*Tree).runFileMsync},
+		{ofFile, "mode", []string{""}, (*Tree).runMode},
+		{ofFile, "madvise", []string{"advice", "offset", "length"}, (*Tree).runFileMadvise},
+		{ofFile, "mlock", []string{"offset", "length"}, (*Tree).runFileMlock},
+		{ofFile, "munlock", []string{"offset", "length"}, (*Tree).runFileMunlock},
+
+		{ofMapping, "munmap", []string{"offset", "length"}, (*Tree).runInMapping},
+		{ofMapping, "mprotect", []string{"offset", "length", "prot"}, (*Tree).runInMapping},
+		{ofMapping, "msync", []string{"offset", "length", "flags"}, (*Tree).runInMapping},
+		{ofMapping, "madvise", []string{"offset", "length", "advice"}, (*Tree).runInMapping},
+		{ofMapping, "mlock", []string{"offset", "length"}, (*Tree).runInMapping},
+		{ofMapping, "munlock", []string{"offset", "length"}, (*Tree).runInMapping},
+	}
+}
+
+// findVerb returns the row of a command, and refuses arguments that it does not take.
+func findVerb(table []verb, whose owner, c *command) (verb, error) {
+	var names []string
+	for _, v := range table {
+		if v.whose != whose {
+			continue
+		}
+		if v.name == c.verb {
+			return v, c.only(v.keys...)
+		}
+		names = append(names, v.name)
+	}
+	return verb{}, invalid("unknown command %s; %s are %s", abbreviate(c.verb), whose, strings.Join(names, ", "))
+}
+
+// Command is a command of a ctl file.
+type Command struct {
+	Dir, Name string   // as mapfs-control(5) has them: "/files/PATH", "msync"
+	Keys      []string // the arguments it takes; "" is a word that stands alone
+}
+
+// Commands returns the table of commands.
+func Commands() []Command {
+	dirs := map[owner]dir{ofMount: rootDir, ofFile: fileDir, ofMapping: mappingDir}
+	var commands []Command
+	for _, v := range verbs() {
+		commands = append(commands, Command{string(dirs[v.whose]), v.name, slices.Clone(v.keys)})
+	}
+	return commands
+}

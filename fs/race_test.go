@@ -1,7 +1,0 @@
-//go:build race
-
-package fs
-
-// The race detector makes sync.Pool drop what it is given at random, so what is
-// allocated says nothing.
-const raceEnabled = true
