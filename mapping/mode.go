@@ -69,6 +69,9 @@ func (f *File) SetMode(m Mode) error {
 	if m == f.modeLocked() {
 		return nil
 	}
+	if f.copies != nil {
+		f.checkHeld() // others can have cut all of it away
+	}
 	if f.held.Load() || f.record.unsyncedPages() > 0 {
 		return os.NewSyscallError("mode", syscall.EBUSY)
 	}
@@ -81,6 +84,9 @@ func (f *File) SetMode(m Mode) error {
 	}
 	f.dropMappingLocked()
 	f.forgetCtime()
+	if f.copies != nil {
+		f.mtime.Store(0) // of stores that are gone
+	}
 	f.adoptSize(st.Size)
 	f.setModeLocked(m)
 	f.table.modes.set(f.id, m, birth(f.fd))
