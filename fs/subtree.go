@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"log/slog"
 	"os"
 	"slices"
 	"strings"
@@ -63,6 +64,9 @@ func (s *Session) Owner() (uid, gid uint32) { return s.uid, s.gid }
 
 // Options returns how the session was mounted. Backing and Mountpoint are absolute.
 func (s *Session) Options() *Options { return &s.opts }
+
+// Log returns where the session logs.
+func (s *Session) Log() *slog.Logger { return s.log }
 
 // Conn returns the connection to the kernel.
 func (s *Session) Conn() *wire.Conn { return s.conn }

@@ -2,6 +2,7 @@ package mapping
 
 import (
 	"fmt"
+	"log/slog"
 	"math"
 	"os"
 	"slices"
@@ -22,7 +23,7 @@ const maxSegments = 4096
 // other explicit mappings, and what is unmapped becomes reserved again before
 // anybody else can have it. Outside the arena nothing is ever touched.
 type Arena struct {
-	table       *Table
+	log         *slog.Logger
 	calls       *arenaCalls
 	mem         []byte // all of the reservation; touched only by guarded functions
 	span        span   // where it is
@@ -58,12 +59,12 @@ func refuse(call string, errno syscall.Errno, format string, args ...any) error 
 	return &Refusal{call, errno, fmt.Sprintf(format, args...)}
 }
 
-// newArena reserves the address space for explicit mappings, at most so many bytes.
-func newArena(t *Table, most int64) *Arena {
-	a := &Arena{table: t, calls: newArenaCalls(), maxSegments: maxSegments, names: make(map[string]*Mapping)}
+// NewArena reserves the address space for explicit mappings, at most so many bytes.
+func NewArena(log *slog.Logger, most int64) *Arena {
+	a := &Arena{log: log, calls: newArenaCalls(), maxSegments: maxSegments, names: make(map[string]*Mapping)}
 	mem, err := reserveArena(most)
 	if err != nil {
-		t.log.Warn("no address space for explicit mappings", "error", err)
+		log.Warn("no address space for explicit mappings", "error", err)
 		a.refusal = refuse("mmap", syscall.ENOMEM, "no address space could be reserved for explicit mappings: %v", err)
 		return a
 	}
@@ -71,9 +72,6 @@ func newArena(t *Table, most int64) *Arena {
 	a.span = span{addressOf(mem), addressOf(mem) + uintptr(len(mem))}
 	return a
 }
-
-// Arena returns the address space for explicit mappings of the table's files.
-func (t *Table) Arena() *Arena { return t.arena }
 
 // Bounds returns the first address of the arena and the one after its last; 0 and
 // 0 if no address space could be had.
@@ -115,8 +113,8 @@ func (a *Arena) Mappings() []*Mapping {
 	return mappings
 }
 
-// size returns how many segments there are, and their bytes.
-func (a *Arena) size() (count, length int64) {
+// Size returns how many segments there are, and their bytes.
+func (a *Arena) Size() (count, length int64) {
 	for _, seg := range a.list().joined() {
 		count++
 		length += seg.len()
@@ -187,18 +185,18 @@ func (a *Arena) inUse(call string, next segments) error {
 	return refuse(call, syscall.ENOMEM, "there would be more than %d map areas, or parts that once were apart; unmap some first", a.maxSegments)
 }
 
-// close unmaps every mapping and gives the address space back.
-func (a *Arena) close() {
+// Close unmaps every mapping and gives the address space back.
+func (a *Arena) Close() {
 	a.mu.Lock()
 	a.refusal = refuse("mmap", syscall.ENOMEM, "the arena is closed")
 	a.mu.Unlock()
 	if err := a.unmapAll("munmap", a.span, nil); err != nil {
-		a.table.log.Error("unmapping the explicit mappings", "error", err)
+		a.log.Error("unmapping the explicit mappings", "error", err)
 		return // the process ends soon; nobody else may get these addresses
 	}
 	if len(a.mem) > 0 {
 		if err := munmap(a.mem); err != nil {
-			a.table.log.Error("giving up the arena", "error", err)
+			a.log.Error("giving up the arena", "error", err)
 		}
 	}
 	if a.copies != nil {

@@ -1,7 +1,5 @@
 package mapping
 
-import "encoding/binary"
-
 // copyView tells copied pages from the file's, for one look at a file that copies.
 type copyView struct {
 	k *KernelSources
@@ -32,40 +30,11 @@ func (v *copyView) runs(run PageRun, states pageState, emit func(PageRun) bool) 
 		recorded = PageCopied
 	}
 	mapped := min(run.End, int64(len(v.mem))/PageSize)
-	if v.k.pagemap == nil || states == 0 && run.End-run.First >= longRun && !v.locked || mapped <= run.First {
+	if v.k.Pagemap != "" || states == 0 && run.End-run.First >= longRun && !v.locked || mapped <= run.First {
 		emit(PageRun{run.First, run.End, recorded})
 		return
 	}
-	if v.fromPagemap(run.First, mapped, emit) && mapped < run.End {
+	if v.k.copies(v.mem, run.First, mapped, emit) && mapped < run.End {
 		emit(PageRun{mapped, run.End, recorded})
 	}
-}
-
-// fromPagemap calls emit for runs of the mapped pages [first, end) as the kernel's
-// page table has them.
-func (v *copyView) fromPagemap(first, end int64, emit func(PageRun) bool) bool {
-	var entries [512 * 8]byte
-	base := int64(addressOf(v.mem) / uintptr(PageSize))
-	run := PageRun{First: first, End: first}
-	for page := first; page < end; {
-		n := min(end-page, int64(len(entries)/8))
-		clear(entries[:])
-		_, _ = v.k.pagemap.ReadAt(entries[:n*8], (base+page)*8) // what cannot be read is not copied
-		for i := range n {
-			flags := PageFlags(0)
-			entry := binary.NativeEndian.Uint64(entries[i*8:])
-			if entry&(pagemapPresent|pagemapSwapped) != 0 && entry&pagemapFile == 0 {
-				flags = PageCopied
-			}
-			if flags != run.Flags {
-				if run.First < run.End && !emit(run) {
-					return false
-				}
-				run = PageRun{First: page + i, End: page + i, Flags: flags}
-			}
-			run.End++
-		}
-		page += n
-	}
-	return run.First == run.End || emit(run)
 }

@@ -2,6 +2,7 @@ package mapping
 
 import (
 	"cmp"
+	"errors"
 	"math"
 	"os"
 	"slices"
@@ -124,7 +125,7 @@ func (a *Arena) mmapLocked(fd int, seg segment) error {
 	const later = unix.MAP_FIXED_NOREPLACE | unix.MAP_POPULATE | unix.MAP_LOCKED
 	err := a.calls.mmap(a.memory(at), fd, m.off, m.prot, m.flags&^later)
 	if err == nil && seg.locked {
-		if err = a.calls.mlockOnFault(a.memory(at)); errnoIn(err) == syscall.ENOMEM {
+		if err = a.calls.mlockOnFault(a.memory(at)); errors.Is(err, syscall.ENOMEM) {
 			err = os.NewSyscallError("mmap", syscall.EAGAIN) // as it says of RLIMIT_MEMLOCK
 		}
 	}
@@ -195,7 +196,7 @@ func (a *Arena) restore(s span) {
 	if err == nil {
 		return
 	}
-	a.table.log.Error("addresses of the arena cannot be reserved again", "error", err)
+	a.log.Error("addresses of the arena cannot be reserved again", "error", err)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.refusal = refuse("mmap", syscall.ENOMEM, "part of the arena was lost: %v", err)
@@ -401,5 +402,5 @@ func (m *Mapping) spanOf(call string, off, length int64) (span, error) {
 // observe tells the table's observer of an event of the mapping.
 func (m *Mapping) observe(e Event) {
 	e.Mapping = m.name
-	m.file.observe(e)
+	m.file.Observe(e)
 }

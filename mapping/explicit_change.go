@@ -68,7 +68,7 @@ func (a *Arena) protectParts(parts segments, prot int) error {
 		}
 		for _, before := range parts[:i] {
 			if err := a.calls.mprotect(a.memory(before.span), before.prot); err != nil {
-				a.table.log.Error("a protection cannot be given back", "error", err)
+				a.log.Error("a protection cannot be given back", "error", err)
 			}
 		}
 		return err

@@ -91,7 +91,7 @@ func (m *Mapping) faulted(call string, addr uintptr, prot int, mapped segments) 
 		signal, errno = syscall.SIGSEGV, syscall.EFAULT
 	}
 	m.faults.Add(1)
-	m.file.counters.Faults.add(m.file.table, EventFault)
+	m.file.CountFault()
 	m.observe(Event{Kind: EventFault, Signal: signal, Addr: addr, Off: off, Length: PageSize})
 	return os.NewSyscallError(call, errno)
 }
@@ -109,7 +109,7 @@ func (m *Mapping) forbidden(have, want int, off int64) bool {
 	// Many processors cannot forbid to load what may be stored or run. Then it
 	// is the end of the file that did.
 	var st unix.Stat_t
-	err := m.file.WithDescriptor(func(fd int) error { return fstat(fd, &st) })
+	err := m.file.WithDescriptor(func(fd int) error { return unix.Fstat(fd, &st) })
 	return err != nil || off < st.Size
 }
 
@@ -119,7 +119,7 @@ func (m *Mapping) stored(s span, copied []bool) {
 	m.stores.Add(1)
 	g := m.fileRange(s)
 	if m.shared() {
-		m.file.noteStored(g, m.name)
+		m.file.NoteStore(g, m.name)
 		return
 	}
 	m.observe(Event{Kind: EventStore, Off: g.Off, Length: g.Len()})
@@ -132,27 +132,4 @@ func (m *Mapping) stored(s span, copied []bool) {
 	if fresh > 0 {
 		m.observe(Event{Kind: EventCopy, Off: g.Off, Length: g.Len(), Pages: fresh})
 	}
-}
-
-// noteStored notes that the bytes of g were stored to through the explicit mapping
-// of the given name. The bytes after the end of the file are not the file's. Of a
-// file that copies, record, size and times are those of the copies.
-func (f *File) noteStored(g Range, name string) {
-	f.mu.RLock()
-	copies := f.copies != nil
-	size := f.size.Load()
-	if g.End > size && !copies {
-		if now, err := f.refreshSizeLocked(); err == nil {
-			size = now
-		}
-	}
-	if in := g.Intersect(Range{0, size}); !in.Empty() && !copies {
-		f.record.set(in, pageWritten|pageUnsyncedStore)
-	}
-	f.mu.RUnlock()
-	if !copies {
-		f.stored()
-	}
-	f.counters.Stores.add(f.table, EventStore)
-	f.observe(Event{Kind: EventStore, Mapping: name, Off: g.Off, Length: g.Len()})
 }

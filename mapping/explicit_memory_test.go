@@ -412,7 +412,7 @@ func TestMappingKeepsItsFile(t *testing.T) {
 		}
 		mustWrite(t, f, []byte("hello"), 0)
 		r := MapRequest{Name: "m", Length: 1, Prot: unix.PROT_READ | unix.PROT_WRITE, Flags: unix.MAP_SHARED, Writable: true}
-		m, err := table.Arena().Mmap(f, fd, r)
+		m, err := newTestArena(t).Mmap(f, fd, r)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -11,6 +11,7 @@ import (
 // Bits of an entry of /proc/PID/pagemap that tell whose a page is. A page that is
 // swapped out was copied: pages of files go back to their file instead.
 const (
+	framePresent = 1 << 63
 	frameSwapped = 1 << 62
 	frameOfFile  = 1 << 61
 )
@@ -20,7 +21,7 @@ const copiesWindow = 1 << 15
 
 // pagemap returns /proc/self/pagemap, or nil where that cannot be read.
 func (a *Arena) pagemap() *os.File {
-	a.copiesOnce.Do(func() { a.copies, _ = openKernelFile("/proc/self/pagemap") })
+	a.copiesOnce.Do(func() { a.copies, _ = os.Open("/proc/self/pagemap") })
 	return a.copies
 }
 
@@ -44,7 +45,7 @@ func (a *Arena) frames(s span) []uint64 {
 
 // copiedFrame reports whether the page of an entry is a private copy.
 func copiedFrame(frame uint64) bool {
-	return frame&frameSwapped != 0 || frame&pagemapPresent != 0 && frame&frameOfFile == 0
+	return frame&frameSwapped != 0 || frame&framePresent != 0 && frame&frameOfFile == 0
 }
 
 // copiedPages says which pages of s a private mapping has copied; nil for a shared
@@ -114,7 +115,7 @@ func (m *Mapping) runs(run PageRun, joiner *runJoiner) {
 			page := PageRun{run.First + i, run.First + i + 1, run.Flags}
 			if frames != nil && copiedFrame(frames[i]) {
 				page.Flags = PageCopied | run.Flags&PageTail
-				if frames[i]&pagemapPresent != 0 {
+				if frames[i]&framePresent != 0 {
 					page.Flags |= PageResident
 				}
 			}

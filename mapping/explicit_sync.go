@@ -33,44 +33,13 @@ func (a *Arena) sync(s span, owner *Mapping, flags int) error {
 		return os.NewSyscallError("msync", syscall.EINVAL)
 	}
 	filled, err := a.each(s, owner, func(part segment) error {
-		return part.m.file.msyncExplicit(a.memory(part.span), part.m, part.m.fileRange(part.span), flags)
+		return part.m.file.MsyncOther(OtherMapping{
+			Name: part.m.name, Mem: a.memory(part.span), Shared: part.m.shared(), Writable: part.m.write,
+		}, part.m.fileRange(part.span), flags)
 	})
 	if err == nil && !filled {
 		err = unmapped("msync", s)
 	}
-	return err
-}
-
-// msyncExplicit is msync(2) of memory of an explicit mapping, which has the bytes
-// g of the file. Of a file that copies the record is about the copies, which this
-// does not write.
-func (f *File) msyncExplicit(mem []byte, m *Mapping, g Range, flags int) error {
-	var st unix.Stat_t
-	if err := f.Stat(&st); err != nil { // the time of the last store belongs to what is written back
-		return err
-	}
-	f.syncMu.Lock()
-	defer f.syncMu.Unlock()
-	event := Event{Mapping: m.name, Off: g.Off, Length: g.Len(), Flags: flags}
-	if flags&unix.MS_SYNC != 0 && m.shared() && m.write && !f.copying() {
-		event.Pages = f.record.beginSync(g)
-		err := f.redirtyFailed()
-		if err == nil {
-			err = f.sys.msync(mem, flags)
-		}
-		f.endSync(err, event)
-		if err != nil && !isInvalidateBusy(flags, err) {
-			f.fail(err)
-		}
-		return err
-	}
-	err := f.sys.msync(mem, flags)
-	if err == nil && flags&unix.MS_ASYNC != 0 && m.shared() {
-		err = f.startWriteBack(g)
-	}
-	event.Kind, event.Err = EventMsync, err
-	f.counters.Msyncs.add(f.table, EventMsync)
-	f.observe(event)
 	return err
 }
 

@@ -319,7 +319,7 @@ func TestArenaSurvivesFailures(t *testing.T) {
 func TestExplicitConcurrency(t *testing.T) {
 	dir := t.TempDir()
 	table := newTestTable(t, Config{}, nil)
-	arena := table.Arena()
+	arena := newTestArena(t)
 	const files, pages, rounds = 3, 4, 150
 	type target struct {
 		f  *File

@@ -3,6 +3,7 @@ package mapping
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"math"
 	"os"
@@ -62,7 +63,21 @@ func newArenaTest(t testing.TB, dir string, pages int) *arenaTest {
 		mustWrite(t, f, pattern(pages*int(PageSize)+100, 7), 0)
 		mustSync(t, f)
 	}
-	return &arenaTest{table.Arena(), t, f, path, events}
+	return &arenaTest{newTestArena(t), t, f, path, events}
+}
+
+// newTestArena returns an arena that is closed, and found without leaks, at the end of
+// the test.
+func newTestArena(t testing.TB) *Arena {
+	t.Helper()
+	a := NewArena(slog.Default(), FreeAddressSpace()/4)
+	t.Cleanup(func() {
+		a.Close()
+		if n, length := a.Size(); n != 0 || length != 0 {
+			t.Errorf("after Close: %d mappings of %d bytes, want none", n, length)
+		}
+	})
+	return a
 }
 
 func mustSync(t testing.TB, f *File) {

@@ -35,7 +35,7 @@ func runProgram(t *testing.T, parent string, program []byte) {
 	}
 	defer os.RemoveAll(dir)
 	// Half of the programs read as a mount does that nobody looks at.
-	table := newTable(Config{MapLate: len(program)%2 == 1}, newSystem())
+	table := NewTable(Config{MapLate: len(program)%2 == 1})
 	defer table.Close()
 	table.prompt.Store(math.MaxInt64)
 	out := newCollector(t)

@@ -240,3 +240,36 @@ func (k *KernelSources) entry(f *os.File, index int64) uint64 {
 	}
 	return binary.NativeEndian.Uint64(b[:])
 }
+
+// copies calls emit for runs of the pages [first, end) of the private mapping mem: with
+// PageCopied, or without a flag, as the kernel's page table has them. It reports whether
+// emit wanted all. Where there is no pagemap nothing is copied.
+func (k *KernelSources) copies(mem []byte, first, end int64, emit func(PageRun) bool) bool {
+	if k.pagemap == nil {
+		return emit(PageRun{first, end, 0})
+	}
+	var entries [512 * 8]byte
+	base := int64(addressOf(mem) / uintptr(PageSize))
+	run := PageRun{First: first, End: first}
+	for page := first; page < end; {
+		n := min(end-page, int64(len(entries)/8))
+		clear(entries[:])
+		_, _ = k.pagemap.ReadAt(entries[:n*8], (base+page)*8) // what cannot be read is not copied
+		for i := range n {
+			flags := PageFlags(0)
+			entry := binary.NativeEndian.Uint64(entries[i*8:])
+			if entry&(pagemapPresent|pagemapSwapped) != 0 && entry&pagemapFile == 0 {
+				flags = PageCopied
+			}
+			if flags != run.Flags {
+				if run.First < run.End && !emit(run) {
+					return false
+				}
+				run = PageRun{First: page + i, End: page + i, Flags: flags}
+			}
+			run.End++
+		}
+		page += n
+	}
+	return run.First == run.End || emit(run)
+}

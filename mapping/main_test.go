@@ -40,10 +40,8 @@ func onEachFS(t *testing.T, test func(t *testing.T, dir string)) {
 // end of the test.
 func newTestTable(t testing.TB, cfg Config, sys *system) *Table {
 	t.Helper()
-	if sys == nil {
-		sys = newSystem()
-	}
-	table := newTable(cfg, sys)
+	cfg.System = sys
+	table := NewTable(cfg)
 	t.Cleanup(func() {
 		table.Close()
 		if n, length := table.Mappings(); n != 0 || length != 0 {

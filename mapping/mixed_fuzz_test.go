@@ -79,7 +79,7 @@ func newMixedFuzz(t *testing.T, dir string, program []byte) *mixedFuzz {
 		t.Fatal(err)
 	}
 	z.m = newMixedModel(mode, z.file)
-	z.arenaTest = &arenaTest{z.table.Arena(), t, reopen(t, z.table, path), path, new(eventList)}
+	z.arenaTest = &arenaTest{newTestArena(t), t, reopen(t, z.table, path), path, new(eventList)}
 	t.Cleanup(func() { z.f.Release(false) })
 	return z
 }

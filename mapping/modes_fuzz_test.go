@@ -148,7 +148,7 @@ func runModes(t *testing.T, parent string, mode Mode, program []byte) {
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
-	table := newTable(Config{Mode: mode}, newSystem())
+	table := NewTable(Config{Mode: mode})
 	defer table.Close()
 	path := filepath.Join(dir, "f")
 	m := &modesModel{mode: mode, unsynced: map[int64]bool{}, copied: map[int64]bool{}}

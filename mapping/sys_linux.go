@@ -62,64 +62,6 @@ func fstat(fd int, st *unix.Stat_t) error {
 	return os.NewSyscallError("fstat", unix.Fstat(fd, st))
 }
 
-// traits are what the engine wants to know of a filesystem.
-type traits struct {
-	// fillsHoles: it keeps a page for every hole that is looked at through a mapping.
-	// tmpfs and ramfs give it memory that a read(2) of the hole would not take, and
-	// that can be lacking.
-	fillsHoles bool
-	// keepsATime: it is mounted so that access times never change.
-	keepsATime bool
-	// strictATime: it is mounted so that they change with every read, and not only with
-	// the first after a change or in a day (mount(8): strictatime, relatime).
-	strictATime bool
-}
-
-// traitsOf returns the traits of the filesystem that fd is on.
-func traitsOf(fd int) (is traits) {
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(fd, &st); err != nil {
-		return is
-	}
-	is.fillsHoles = st.Type == unix.TMPFS_MAGIC || st.Type == unix.RAMFS_MAGIC
-	is.keepsATime = st.Flags&(unix.ST_NOATIME|unix.ST_RDONLY) != 0
-	is.strictATime = !is.keepsATime && st.Flags&unix.ST_RELATIME == 0
-	return is
-}
-
-// resident reports whether every page of mapped memory is in the page cache. mem
-// must begin at a page boundary and have no more than maxResident pages.
-func resident(mem []byte) bool {
-	var vec [maxResident]byte
-	pages := (len(mem) + int(PageSize) - 1) / int(PageSize)
-	if pages == 0 || pages > len(vec) || mincore(mem, vec[:pages]) != nil {
-		return false
-	}
-	for _, v := range vec[:pages] {
-		if v&1 == 0 {
-			return false
-		}
-	}
-	return true
-}
-
-// maxResident is the most pages that resident looks at: those of the largest
-// request and one more, for a request that is not aligned.
-const maxResident = 33
-
-// mincore asks which pages of mem, which begins at a page boundary, are in the
-// page cache: the lowest bit of a byte of vec for each.
-func mincore(mem, vec []byte) error {
-	_, _, errno := unix.Syscall(unix.SYS_MINCORE, addressOf(mem), uintptr(len(mem)), uintptr(unsafe.Pointer(unsafe.SliceData(vec))))
-	if errno != 0 {
-		return os.NewSyscallError("mincore", errno)
-	}
-	return nil
-}
-
-// sliceOf returns memory outside the Go heap as a slice.
-func sliceOf(p unsafe.Pointer, length int64) []byte { return unsafe.Slice((*byte)(p), length) }
-
 // ignoringEINTR repeats call while a signal interrupts it: the Go runtime
 // preempts goroutines with signals, and filesystems differ in what they let a
 // signal interrupt.
@@ -152,9 +94,6 @@ func mremap(from, to []byte) error {
 		unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED)
 	return os.NewSyscallError("mremap", err)
 }
-
-// pointerTo returns where memory outside the Go heap begins.
-func pointerTo(mem []byte) unsafe.Pointer { return unsafe.Pointer(unsafe.SliceData(mem)) }
 
 func munmap(mem []byte) error {
 	return os.NewSyscallError("munmap", unix.MunmapPtr(pointerTo(mem), uintptr(len(mem))))

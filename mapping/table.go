@@ -48,6 +48,9 @@ type Config struct {
 	Log *slog.Logger
 	// Observer is told what happens to the files; nobody if nil.
 	Observer Observer
+	// System are the system calls, of which a test can make one fail; the real ones if
+	// nil.
+	System *system
 }
 
 // Table is the set of files that are open or were until lately, each with at
@@ -59,7 +62,6 @@ type Table struct {
 	counters    Counters
 	remembered  rememberedFiles
 	modes       fileModes
-	arena       *Arena
 	maxMappings int64
 	maxMapped   int64 // bytes
 	maxIdle     int
@@ -100,11 +102,9 @@ type Table struct {
 }
 
 // NewTable returns an empty table. Close gives up what it holds.
-func NewTable(cfg Config) *Table { return newTable(cfg, newSystem()) }
-
-func newTable(cfg Config, sys *system) *Table {
+func NewTable(cfg Config) *Table {
 	t := &Table{
-		sys:         sys,
+		sys:         cfg.System,
 		log:         defaultLog(cfg.Log),
 		observer:    cfg.Observer,
 		maxMappings: int64(cfg.MaxMappings),
@@ -117,6 +117,9 @@ func newTable(cfg Config, sys *system) *Table {
 		traits:      make(map[uint64]traits),
 		wake:        make(chan struct{}, 1),
 		done:        make(chan struct{}),
+	}
+	if t.sys == nil {
+		t.sys = newSystem()
 	}
 	if t.observer == nil {
 		t.observer = silent{}
@@ -134,11 +137,9 @@ func newTable(cfg Config, sys *system) *Table {
 	t.copied = share.NewPool(cfg.DirtyLimit/PageSize, cfg.ManyUsers)
 	t.late.Store(cfg.MapLate)
 	t.probeVMWrite()
-	free := FreeAddressSpace()
 	if t.maxMapped <= 0 {
-		t.maxMapped = free / 2
+		t.maxMapped = FreeAddressSpace() / 2
 	}
-	t.arena = newArena(t, free/4)
 	go t.janitor()
 	return t
 }
@@ -465,11 +466,8 @@ func (t *Table) evict() bool {
 }
 
 // Mappings returns the number of live mappings and the bytes of address space
-// they take, explicit ones included.
-func (t *Table) Mappings() (count, length int64) {
-	count, length = t.arena.size()
-	return count + t.mappings.Load(), length + t.mappedBytes.Load()
-}
+// they take.
+func (t *Table) Mappings() (count, length int64) { return t.mappings.Load(), t.mappedBytes.Load() }
 
 // SyncAll writes back every file that has unsynced bytes, and goes on after an
 // error. It returns the errors of all.
@@ -489,7 +487,6 @@ func (t *Table) SyncAll() error {
 
 // Close gives up every file. Nobody may use the table's files any more.
 func (t *Table) Close() {
-	t.arena.close()
 	t.mu.Lock()
 	t.closed = true
 	close(t.done)

@@ -150,7 +150,7 @@ func TestConcurrentUse(t *testing.T) {
 	dir := t.TempDir()
 	before := openDescriptors(t)
 	func() {
-		table := newTable(Config{MaxIdle: 2, MaxMappings: 3}, newSystem())
+		table := NewTable(Config{MaxIdle: 2, MaxMappings: 3})
 		defer table.Close()
 		var workers sync.WaitGroup
 		for w := range 8 {

@@ -16,7 +16,7 @@ import (
 
 // writeStatus writes the status of the mount.
 func (t *Tree) writeStatus(b *strings.Builder, _ *node, _ *fuse.Header) error {
-	mappings, mapped := t.s.Files().Mappings()
+	mappings, mapped := t.mappings()
 	c := t.s.Files().Counters()
 	k := t.kernel
 	var working []string
@@ -62,6 +62,14 @@ func (t *Tree) writeStatus(b *strings.Builder, _ *node, _ *fuse.Header) error {
 func writeCounters(b *strings.Builder, c *mapping.Counters) {
 	fmt.Fprintf(b, "reads %d\nwrites %d\nstores %d\nfaults %d\nmsyncs %d\n",
 		c.Reads.Load(), c.Writes.Load(), c.Stores.Load(), c.Faults.Load(), c.Msyncs.Load())
+}
+
+// mappings returns how many mappings there are, explicit ones included, and how many
+// bytes of address space they take.
+func (t *Tree) mappings() (count, length int64) {
+	count, length = t.s.Files().Mappings()
+	explicit, bytes := t.arena.Size()
+	return count + explicit, length + bytes
 }
 
 // writeMaps writes every mapping that the client may know of, in the order of

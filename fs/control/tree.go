@@ -121,7 +121,7 @@ func (t *Tree) Attach(s *fs.Session, backing int) error {
 	t.texts = share.NewPool(most, s.Options().AllowOther)
 	t.kernel = mapping.ProbeKernel(backing)
 	t.metrics = newMetrics(t)
-	t.arena = s.Files().Arena()
+	t.arena = mapping.NewArena(s.Log(), space/4)
 	return nil
 }
 
@@ -141,9 +141,11 @@ func (t *Tree) reserve(path string, fd int) error {
 
 // Close is [fs.Subtree]'s.
 func (t *Tree) Close() {
-	if t.kernel != nil {
-		t.kernel.Close()
+	if t.s == nil {
+		return // Attach refused
 	}
+	t.kernel.Close()
+	t.arena.Close()
 }
 
 // Descriptors is [fs.Subtree]'s: each explicit mapping keeps its file open.
