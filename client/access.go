@@ -6,13 +6,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"mapfs/mapping"
+	"mapfs/mapping/paging"
 )
 
 // Load copies bytes of the mapping to dst, page by page and from the first byte
 // of each. It returns how many came before a fault.
 func (m *Mapping) Load(dst []byte, off int64) (int, error) {
-	r, ok := mapping.RangeOf(off, int64(len(dst)))
+	r, ok := paging.RangeOf(off, int64(len(dst)))
 	if !ok || r.End > m.mapped {
 		return 0, m.outside("load", off, int64(len(dst)))
 	}
@@ -25,7 +25,7 @@ func (m *Mapping) Load(dst []byte, off int64) (int, error) {
 // LoadBytes is Load of so many bytes; of those before a fault it returns all.
 func (m *Mapping) LoadBytes(off, length int64) ([]byte, error) {
 	// Before so much is allocated.
-	if r, ok := mapping.RangeOf(off, length); !ok || r.End > m.mapped {
+	if r, ok := paging.RangeOf(off, length); !ok || r.End > m.mapped {
 		return nil, m.outside("load", off, length)
 	}
 	b := make([]byte, length)
@@ -36,7 +36,7 @@ func (m *Mapping) LoadBytes(off, length int64) ([]byte, error) {
 // Store copies src to the mapping, as Load. Nothing grows: bytes past the end
 // of the file, in its last page, never reach it.
 func (m *Mapping) Store(src []byte, off int64) (int, error) {
-	r, ok := mapping.RangeOf(off, int64(len(src)))
+	r, ok := paging.RangeOf(off, int64(len(src)))
 	if !ok || r.End > m.mapped {
 		return 0, m.outside("store", off, int64(len(src)))
 	}
@@ -48,11 +48,11 @@ func (m *Mapping) Store(src []byte, off int64) (int, error) {
 
 // eachPage calls touch with the part of r in each page, and the number of bytes
 // before it.
-func (m *Mapping) eachPage(r mapping.Range, access string, touch func(mem []byte, i int64)) (int, error) {
+func (m *Mapping) eachPage(r paging.Range, access string, touch func(mem []byte, i int64)) (int, error) {
 	for at := r.Off; at < r.End; {
-		end := min(mapping.PageDown(at)+mapping.PageSize, r.End)
-		mem := m.bytes(mapping.Range{Off: at, End: end})
-		if hole := m.holeIn(mapping.Range{Off: at, End: end}); !hole.Empty() {
+		end := min(paging.PageDown(at)+paging.PageSize, r.End)
+		mem := m.bytes(paging.Range{Off: at, End: end})
+		if hole := m.holeIn(paging.Range{Off: at, End: end}); !hole.Empty() {
 			return int(at - r.Off), m.touchHole(mem, access, at)
 		}
 		if addr := guarded(mem, func() { touch(mem, at-r.Off) }); addr != 0 {

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"mapfs/mapping"
+	"mapfs/mapping/paging"
 )
 
 // Fault is a load or store that ended in a signal.
@@ -38,7 +38,7 @@ func (f *Fault) Error() string {
 
 // sizeText tells a file's size in the unit that faults are about.
 func sizeText(size int64) string {
-	_, pages := mapping.Range{End: size}.Pages()
+	_, pages := paging.Range{End: size}.Pages()
 	return fmt.Sprintf("%s in %s", count(size, "byte"), count(pages, "page"))
 }
 
@@ -59,7 +59,7 @@ func (m *Mapping) newFault(signal syscall.Signal, access string, addr uintptr, w
 	offset := m.opts.Offset + int64(addr-uintptr(m.base))
 	return &Fault{
 		Signal: signal, Access: access, Addr: addr, Name: m.name,
-		Offset: offset, Page: offset / mapping.PageSize, Size: size, why: why,
+		Offset: offset, Page: offset / paging.PageSize, Size: size, why: why,
 	}
 }
 
@@ -76,7 +76,7 @@ func (m *Mapping) fault(access string, addr uintptr) *Fault {
 			fmt.Sprintf("its protection, %s, forbids a %s", perms[:3], access))
 	}
 	f := m.newFault(unix.SIGBUS, access, addr, "")
-	switch end, ok := mapping.PageUp(f.Size); {
+	switch end, ok := paging.PageUp(f.Size); {
 	case !ok || f.Offset < end:
 		f.why = "the file has the page, but its filesystem cannot give it: " + m.trouble(f.Offset, access)
 	case f.Offset < m.size:
@@ -134,7 +134,7 @@ func forbids(perms, access string) bool {
 // execOnly says whether pages that may only be executed cannot be loaded from:
 // on x86 this takes protection keys, which not every processor has.
 func execOnly() bool {
-	page, err := unix.Mmap(-1, 0, int(mapping.PageSize), unix.PROT_EXEC, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	page, err := unix.Mmap(-1, 0, int(paging.PageSize), unix.PROT_EXEC, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return false
 	}

@@ -8,13 +8,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"mapfs/mapping"
+	"mapfs/mapping/paging"
 )
 
 // TestFaults has every way to be refused, with the words for it.
 func TestFaults(t *testing.T) {
 	onEachFS(t, func(t *testing.T, dir string) {
-		p := mapping.PageSize
+		p := paging.PageSize
 		tests := []struct {
 			name   string
 			size   int64
@@ -88,7 +88,7 @@ func TestFaults(t *testing.T) {
 
 // TestFaultAfterPages checks that all before a fault was done.
 func TestFaultAfterPages(t *testing.T) {
-	p := mapping.PageSize
+	p := paging.PageSize
 	path := newFile(t, t.TempDir(), p+1)
 	m := mustMap(t, path, Options{Length: 3 * p, Prot: protRW, Writable: true})
 	b, err := m.LoadBytes(1, 3*p-1)

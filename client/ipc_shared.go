@@ -8,7 +8,7 @@ import (
 	"time"
 	"unsafe"
 
-	"mapfs/mapping"
+	"mapfs/mapping/paging"
 )
 
 // Shared memory is laid out so:
@@ -40,7 +40,7 @@ func newGeometry(size int64) geometry {
 	g := geometry{size: size, stride: (size + slotGrain - 1) / slotGrain * slotGrain}
 	g.slots = min(max(ringBytes/g.stride, 2), mostSlots)
 	// It does not overflow: see largestMessage.
-	g.total, _ = mapping.PageUp(mapping.PageSize + 2*g.slots*g.stride)
+	g.total, _ = paging.PageUp(paging.PageSize + 2*g.slots*g.stride)
 	return g
 }
 
@@ -65,7 +65,7 @@ func (s *sharedMemory) semaphore(way, at int64) semaphore {
 }
 
 func (s *sharedMemory) slot(way, i int64) []byte {
-	off := mapping.PageSize + (way*s.slots+i%s.slots)*s.stride
+	off := paging.PageSize + (way*s.slots+i%s.slots)*s.stride
 	return s.mem[off : off+s.size : off+s.size]
 }
 

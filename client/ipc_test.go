@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"mapfs/mapping"
+	"mapfs/mapping/paging"
 )
 
 // held is what this process and the system keep of a medium.
@@ -75,7 +75,7 @@ func TestIPC(t *testing.T) {
 		t.Run(via, func(t *testing.T) {
 			leavesNothing(t)
 			dir := t.TempDir()
-			for _, size := range []int64{SmallestMessage, 9, 64, mapping.PageSize - 1, mapping.PageSize + 1, 3 << 20} {
+			for _, size := range []int64{SmallestMessage, 9, 64, paging.PageSize - 1, paging.PageSize + 1, 3 << 20} {
 				count := int64(200) // more than a ring has slots
 				if size > 1<<20 {
 					count = 5
@@ -228,7 +228,7 @@ func TestGeometry(t *testing.T) {
 	for _, size := range []int64{SmallestMessage, 63, 64, 65, 4096, 1 << 20, LargestMessage} {
 		g := newGeometry(size)
 		s := newSharedMemory(make([]byte, g.total), size)
-		end := mapping.PageSize
+		end := paging.PageSize
 		for way := range int64(2) {
 			for i := range g.slots {
 				slot := s.slot(way, i)

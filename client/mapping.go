@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"mapfs/mapping"
+	"mapfs/mapping/paging"
 )
 
 // ToEnd is the length of a mapping that reaches to the end of its file.
@@ -34,7 +34,7 @@ type Mapping struct {
 	size   int64 // the file's, when it was mapped
 	// holes are parts that were unmapped. The Go runtime can map its own memory
 	// there at any time, so no system call that changes anything may touch them.
-	holes []mapping.Range
+	holes []paging.Range
 }
 
 // Map opens and maps a file. Errors name the file and say, where the kernel has
@@ -62,10 +62,10 @@ func Map(path string, opts Options) (*Mapping, error) {
 // MapAround is Map for an offset and a length in bytes: the mapping begins with
 // the page that has the offset. begin is where in the mapping the offset is.
 func MapAround(path string, opts Options) (m *Mapping, begin int64, err error) {
-	begin = opts.Offset % mapping.PageSize
+	begin = opts.Offset % paging.PageSize
 	opts.Offset -= begin
 	if opts.Length > 0 { // the kernel shall see a length of 0
-		r, ok := mapping.RangeOf(begin, opts.Length)
+		r, ok := paging.RangeOf(begin, opts.Length)
 		if !ok {
 			return nil, 0, fmt.Errorf("mmap %s: %w%s", path, named(unix.ENOMEM), opts.blame(unix.ENOMEM))
 		}
@@ -83,7 +83,7 @@ func (m *Mapping) mmap() error {
 	m.size = size
 	if m.opts.Length == ToEnd {
 		m.opts.Length = size - m.opts.Offset
-		if m.opts.Length <= 0 && m.opts.Offset%mapping.PageSize != 0 {
+		if m.opts.Length <= 0 && m.opts.Offset%paging.PageSize != 0 {
 			m.opts.Length = 1 // the offset is what is wrong, and the kernel says so
 		}
 		if m.opts.Length <= 0 {
@@ -100,15 +100,15 @@ func (m *Mapping) mmap() error {
 		return fmt.Errorf("mmap %s: %w%s", m.name, named(err), m.opts.blame(err))
 	}
 	// It cannot overflow: the kernel has just mapped it.
-	m.mapped, _ = mapping.PageUp(m.opts.Length)
+	m.mapped, _ = paging.PageUp(m.opts.Length)
 	return nil
 }
 
 // blame says which argument an errno of mmap(2) is about.
 func (o Options) blame(err error) string {
 	switch {
-	case errors.Is(err, unix.EINVAL) && o.Offset%mapping.PageSize != 0:
-		return fmt.Sprintf(": offset %d is not a multiple of the page size %d", o.Offset, mapping.PageSize)
+	case errors.Is(err, unix.EINVAL) && o.Offset%paging.PageSize != 0:
+		return fmt.Sprintf(": offset %d is not a multiple of the page size %d", o.Offset, paging.PageSize)
 	case errors.Is(err, unix.EINVAL) && o.Length == 0:
 		return ": length is 0"
 	case errors.Is(err, unix.EACCES) && !o.Writable && !o.Private && o.Prot&unix.PROT_WRITE != 0:
@@ -164,7 +164,7 @@ func (m *Mapping) address(off int64) uintptr { return uintptr(m.base) + uintptr(
 
 // bytes is the memory of a range inside the mapping. It must not leave the
 // package, and be touched only by the functions of access.go.
-func (m *Mapping) bytes(r mapping.Range) []byte {
+func (m *Mapping) bytes(r paging.Range) []byte {
 	return unsafe.Slice((*byte)(unsafe.Add(m.base, r.Off)), r.Len())
 }
 
@@ -252,14 +252,14 @@ func (m *Mapping) each(what string, off, length int64, pass bool, call func([]by
 }
 
 // aligned returns a part of the mapping, in whole pages.
-func (m *Mapping) aligned(what string, off, length int64) (mapping.Range, error) {
-	r, ok := mapping.RangeOf(off, length)
+func (m *Mapping) aligned(what string, off, length int64) (paging.Range, error) {
+	r, ok := paging.RangeOf(off, length)
 	if ok {
-		r.End, ok = mapping.PageUp(r.End)
+		r.End, ok = paging.PageUp(r.End)
 	}
 	switch {
-	case ok && off%mapping.PageSize != 0:
-		return r, fmt.Errorf("%s: %w: offset %d is not a multiple of the page size %d", what, named(unix.EINVAL), off, mapping.PageSize)
+	case ok && off%paging.PageSize != 0:
+		return r, fmt.Errorf("%s: %w: offset %d is not a multiple of the page size %d", what, named(unix.EINVAL), off, paging.PageSize)
 	case !ok || r.End > m.mapped:
 		return r, m.outside(what, off, length)
 	}
@@ -273,15 +273,15 @@ func (m *Mapping) outside(what string, off, length int64) error {
 }
 
 // pieces returns what is still mapped of r, in order.
-func (m *Mapping) pieces(r mapping.Range) []mapping.Range {
-	var all []mapping.Range
+func (m *Mapping) pieces(r paging.Range) []paging.Range {
+	var all []paging.Range
 	for !r.Empty() {
 		hole := m.holeIn(r)
 		if hole.Empty() {
 			return append(all, r)
 		}
 		if hole.Off > r.Off {
-			all = append(all, mapping.Range{Off: r.Off, End: hole.Off})
+			all = append(all, paging.Range{Off: r.Off, End: hole.Off})
 		}
 		r.Off = hole.End
 	}
@@ -290,8 +290,8 @@ func (m *Mapping) pieces(r mapping.Range) []mapping.Range {
 
 // holeIn returns the first part of r that is unmapped, or an empty range. Holes
 // never overlap.
-func (m *Mapping) holeIn(r mapping.Range) mapping.Range {
-	var first mapping.Range
+func (m *Mapping) holeIn(r paging.Range) paging.Range {
+	var first paging.Range
 	for _, hole := range m.holes {
 		if cut := hole.Intersect(r); !cut.Empty() && (first.Empty() || cut.Off < first.Off) {
 			first = cut

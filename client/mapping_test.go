@@ -12,13 +12,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"mapfs/mapping"
+	"mapfs/mapping/paging"
 )
 
 // TestLoadAndStore sweeps the boundaries of pages.
 func TestLoadAndStore(t *testing.T) {
 	onEachFS(t, func(t *testing.T, dir string) {
-		p := mapping.PageSize
+		p := paging.PageSize
 		size := 2*p + 5
 		path := newFile(t, dir, size)
 		m := mustMap(t, path, Options{Length: ToEnd, Prot: protRW, Writable: true})
@@ -55,7 +55,7 @@ func TestLoadAndStore(t *testing.T) {
 func TestPastTheEnd(t *testing.T) {
 	onEachFS(t, func(t *testing.T, dir string) {
 		path := newFile(t, dir, 10)
-		m := mustMap(t, path, Options{Length: mapping.PageSize, Prot: protRW, Writable: true})
+		m := mustMap(t, path, Options{Length: paging.PageSize, Prot: protRW, Writable: true})
 		got, err := m.LoadBytes(8, 6)
 		if want := []byte{9, 10, 0, 0, 0, 0}; err != nil || !bytes.Equal(got, want) {
 			t.Errorf("loaded %v, %v, want %v", got, err, want)
@@ -127,7 +127,7 @@ func TestMapErrors(t *testing.T) {
 		{f, Options{Length: 0}, "mmap FILE: invalid argument (EINVAL): length is 0"},
 		{f, Options{Length: huge}, fmt.Sprintf("mmap FILE: cannot allocate memory (ENOMEM): length %d at offset 0", int64(huge))},
 		{f, Options{Length: 1, Prot: protRW}, "mmap FILE: permission denied (EACCES): the file is open read-only, and stores through a shared mapping (prot rw) would change it"},
-		{f, Options{Offset: mapping.PageSize, Length: ToEnd}, "FILE: nothing to map from offset PAGE on, the file has 100 bytes; name a length to map past its end"},
+		{f, Options{Offset: paging.PageSize, Length: ToEnd}, "FILE: nothing to map from offset PAGE on, the file has 100 bytes; name a length to map past its end"},
 		{empty, Options{Length: ToEnd}, "FILE: nothing to map from offset 0 on, the file has 0 bytes; name a length to map past its end"},
 		{dir, Options{Length: 1}, "mmap FILE: no such device (ENODEV): it is no file that can be mapped"},
 		{fifo, Options{Length: 1}, "mmap FILE: no such device (ENODEV): it is no file that can be mapped"},
@@ -142,7 +142,7 @@ func TestMapErrors(t *testing.T) {
 			m.Close()
 			continue
 		}
-		want := strings.NewReplacer("FILE", test.path, "PAGE", fmt.Sprint(mapping.PageSize)).Replace(test.want)
+		want := strings.NewReplacer("FILE", test.path, "PAGE", fmt.Sprint(paging.PageSize)).Replace(test.want)
 		if err.Error() != want {
 			t.Errorf("%+v:\ngot  %v\nwant %s", test.opts, err, want)
 		}
@@ -165,7 +165,7 @@ func openFiles(t testing.TB) int {
 }
 
 func TestMapAround(t *testing.T) {
-	p := mapping.PageSize
+	p := paging.PageSize
 	path := newFile(t, t.TempDir(), 2*p+100)
 	for _, off := range []int64{0, 1, p - 1, p, p + 1, 2*p + 99} {
 		m, begin, err := MapAround(path, Options{Offset: off, Length: 1, Prot: unix.PROT_READ})
@@ -192,7 +192,7 @@ func TestMapAround(t *testing.T) {
 // TestMunmapPieces unmaps every part of a mapping in several orders, and holds
 // our record of it against the kernel's.
 func TestMunmapPieces(t *testing.T) {
-	p := mapping.PageSize
+	p := paging.PageSize
 	const pages = 4
 	path := newFile(t, t.TempDir(), pages*p)
 	for first := int64(0); first < pages; first++ {
@@ -205,7 +205,7 @@ func TestMunmapPieces(t *testing.T) {
 			if err := m.Munmap(first*p, (end-first)*p-1); err != nil { // a length is rounded up
 				t.Errorf("%s: %v", name, err)
 			}
-			if got, want := len(mapsOf(t, path)), len(m.pieces(mapping.Range{End: pages * p})); got != want {
+			if got, want := len(mapsOf(t, path)), len(m.pieces(paging.Range{End: pages * p})); got != want {
 				t.Errorf("%s: the kernel has %d pieces, we have %d", name, got, want)
 			}
 			for page := range int64(pages) {
@@ -242,7 +242,7 @@ func TestMunmapPieces(t *testing.T) {
 
 // TestCalls is about the arguments of the calls on a mapping.
 func TestCalls(t *testing.T) {
-	p := mapping.PageSize
+	p := paging.PageSize
 	path := newFile(t, t.TempDir(), p+1)
 	m := mustMap(t, path, Options{Length: ToEnd, Prot: unix.PROT_READ})
 	tests := []struct {
@@ -291,7 +291,7 @@ var errAny = errors.New("an error without an errno")
 
 // TestMappingString holds the description against /proc/self/maps.
 func TestMappingString(t *testing.T) {
-	p := mapping.PageSize
+	p := paging.PageSize
 	path := newFile(t, t.TempDir(), 3*p)
 	m := mustMap(t, path, Options{Offset: p, Length: p + 1, Prot: protRW, Private: true})
 	lines := mapsOf(t, path)

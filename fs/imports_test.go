@@ -14,16 +14,33 @@ func TestArrows(t *testing.T) {
 	if err != nil {
 		t.Fatalf("go list: %v\n%s", err, out)
 	}
+	const fuse = "bazil.org/fuse"
+	mapping := func(below ...string) (paths []string) {
+		for _, p := range below {
+			paths = append(paths, "mapfs/mapping/"+p)
+		}
+		return paths
+	}
 	allowed := map[string][]string{
-		"mapfs/mapping/share": {},
-		"mapfs/mapping":       {"mapfs/mapping/share"},
-		"mapfs/fs/mountpoint": {},
-		"mapfs/fs/wire":       {"mapfs/fs/mountpoint", "mapfs/mapping/share", "bazil.org/fuse"},
-		"mapfs/fs":            {"mapfs/fs/wire", "mapfs/fs/mountpoint", "mapfs/mapping", "mapfs/mapping/share", "bazil.org/fuse"},
-		"mapfs/fs/control":    {"mapfs/fs", "mapfs/fs/wire", "mapfs/mapping", "mapfs/mapping/share", "bazil.org/fuse"},
-		"mapfs/client":        {"mapfs/mapping"},
-		"mapfs/docs/lab":      {},
-		"mapfs/cmd/mapfs":     {"mapfs/fs", "mapfs/fs/wire", "mapfs/fs/control", "mapfs/fs/mountpoint", "mapfs/mapping", "mapfs/client", "mapfs/docs/lab"},
+		"mapfs/mapping/paging":    nil,
+		"mapfs/mapping/share":     nil,
+		"mapfs/mapping/guard":     mapping("paging"),
+		"mapfs/mapping/sys":       mapping("guard"),
+		"mapfs/mapping/pagestate": mapping("paging", "guard", "sys"),
+		"mapfs/mapping/dirty":     mapping("paging", "pagestate"),
+		"mapfs/mapping":           mapping("paging", "share", "guard", "sys", "pagestate", "dirty"),
+		"mapfs/mapping/explicit":  append(mapping("paging", "guard", "sys", "pagestate", "dirty"), "mapfs/mapping"),
+
+		"mapfs/fs/mountpoint": nil,
+		"mapfs/fs/wire":       {"mapfs/fs/mountpoint", "mapfs/mapping/share", fuse},
+		"mapfs/fs":            {"mapfs/fs/wire", "mapfs/fs/mountpoint", "mapfs/mapping", "mapfs/mapping/share", fuse},
+		"mapfs/fs/control": append(mapping("paging", "pagestate", "dirty", "share", "explicit"),
+			"mapfs/fs", "mapfs/fs/wire", "mapfs/mapping", fuse),
+
+		"mapfs/client":   mapping("paging"),
+		"mapfs/docs/lab": nil,
+		"mapfs/cmd/mapfs": {"mapfs/fs", "mapfs/fs/wire", "mapfs/fs/control", "mapfs/fs/mountpoint",
+			"mapfs/mapping", "mapfs/mapping/paging", "mapfs/client", "mapfs/docs/lab"},
 	}
 	seen := 0
 	for line := range strings.Lines(string(out)) {

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"mapfs/mapping/paging"
 )
 
 // allAddressSpace stands for what a process has where nothing limits it: half of the
@@ -33,5 +35,5 @@ func addressSpaceTaken() int64 {
 	}
 	pages, _, _ := strings.Cut(string(text), " ")
 	n, _ := strconv.ParseInt(pages, 10, 64)
-	return n * PageSize
+	return n * paging.PageSize
 }

@@ -7,7 +7,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"mapfs/internal/filetest"
 	"mapfs/internal/need"
+	"mapfs/mapping/dirty"
+	"mapfs/mapping/paging"
 )
 
 // discard is an Outlet like a FUSE session's: it has a header to send first.
@@ -40,7 +43,7 @@ func benchFile(t testing.TB) *File {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	f := openTest(t, newTestTable(t, Config{}, nil), filepath.Join(dir, "f"))
-	p := pattern(1<<20, 1)
+	p := filetest.Pattern(1<<20, 1)
 	for range 3 {
 		for off := range int64(16) {
 			mustWrite(t, f, p, off<<20)
@@ -57,24 +60,24 @@ func benchFile(t testing.TB) *File {
 func TestHotPathsDoNotAllocate(t *testing.T) {
 	f := benchFile(t)
 	out := newDiscard(t)
-	p := pattern(int(PageSize), 1)
+	p := filetest.Pattern(int(paging.PageSize), 1)
 	var page int64
 	next := func() int64 {
 		page = (page + 7) % 4096
-		return page * PageSize
+		return page * paging.PageSize
 	}
 	for name, op := range map[string]func(){
-		"ReadTo":  func() { f.ReadTo(out, next(), int(PageSize), false) },
+		"ReadTo":  func() { f.ReadTo(out, next(), int(paging.PageSize), false) },
 		"ReadAt":  func() { f.ReadAt(p, next()) },
 		"WriteAt": func() { f.WriteAt(p, next(), Origin{}) },
 		"pwrite": func() {
-			f.record.forget(0)
-			f.overwrite(p, Range{0, PageSize}, Origin{})
+			f.record.Forget(0)
+			f.overwrite(p, paging.Range{Off: 0, End: paging.PageSize}, Origin{})
 		},
 		"process_vm_writev": func() {
-			f.record.forget(0)
-			f.record.set(Range{0, PageSize}, pageWritten)
-			f.overwrite(p, Range{0, PageSize}, Origin{})
+			f.record.Forget(0)
+			f.record.Set(paging.Range{Off: 0, End: paging.PageSize}, dirty.Written)
+			f.overwrite(p, paging.Range{Off: 0, End: paging.PageSize}, Origin{})
 		},
 		"Stat": func() {
 			var st unix.Stat_t
@@ -109,11 +112,11 @@ func BenchmarkReadTo(b *testing.B) {
 
 func BenchmarkReadAt(b *testing.B) {
 	f := benchFile(b)
-	p := make([]byte, PageSize)
+	p := make([]byte, paging.PageSize)
 	b.ReportAllocs()
-	b.SetBytes(PageSize)
+	b.SetBytes(paging.PageSize)
 	for i := 0; b.Loop(); i++ {
-		if _, err := f.ReadAt(p, int64(i*7%4096)*PageSize); err != nil {
+		if _, err := f.ReadAt(p, int64(i*7%4096)*paging.PageSize); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -121,11 +124,11 @@ func BenchmarkReadAt(b *testing.B) {
 
 func BenchmarkOverwrite(b *testing.B) {
 	f := benchFile(b)
-	p := pattern(int(PageSize), 1)
+	p := filetest.Pattern(int(paging.PageSize), 1)
 	b.ReportAllocs()
-	b.SetBytes(PageSize)
+	b.SetBytes(paging.PageSize)
 	for i := 0; b.Loop(); i++ {
-		if _, err := f.WriteAt(p, int64(i*7%4096)*PageSize, Origin{}); err != nil {
+		if _, err := f.WriteAt(p, int64(i*7%4096)*paging.PageSize, Origin{}); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -133,7 +136,7 @@ func BenchmarkOverwrite(b *testing.B) {
 
 func BenchmarkExtend(b *testing.B) {
 	f := benchFile(b)
-	p := pattern(128<<10, 1)
+	p := filetest.Pattern(128<<10, 1)
 	b.ReportAllocs()
 	b.SetBytes(int64(len(p)))
 	off := int64(0)

@@ -7,6 +7,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"mapfs/mapping/paging"
 )
 
 // makeRoom waits until length more bytes of a file may be copied: while the copies of
@@ -15,7 +17,7 @@ import (
 // or ENOMEM when only private copies are left, which go nowhere. None of a file's locks
 // may be held.
 func (t *Table) makeRoom(f *File, length int64) error {
-	need := (length + PageSize - 1) / PageSize
+	need := (length + paging.PageSize - 1) / paging.PageSize
 	for {
 		taken := t.copied.Taken()
 		fits := taken == 0 || t.copied.Has(f.owner, need)

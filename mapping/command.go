@@ -7,38 +7,41 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"mapfs/mapping/dirty"
+	"mapfs/mapping/paging"
 )
 
 // pagesOf returns the whole pages that the given bytes touch, as the system
 // calls on mappings take them: the offset must be a multiple of the page size
 // (EINVAL), the length is rounded up. A length of 0 means to the end of the file.
-func (f *File) pagesOf(call string, off, length int64) (Range, error) {
-	if off%PageSize != 0 {
-		return Range{}, os.NewSyscallError(call, syscall.EINVAL)
+func (f *File) pagesOf(call string, off, length int64) (paging.Range, error) {
+	if off%paging.PageSize != 0 {
+		return paging.Range{}, os.NewSyscallError(call, syscall.EINVAL)
 	}
-	g, ok := RangeOf(off, length)
+	g, ok := paging.RangeOf(off, length)
 	if !ok {
-		return Range{}, os.NewSyscallError(call, syscall.EINVAL)
+		return paging.Range{}, os.NewSyscallError(call, syscall.EINVAL)
 	}
-	end, ok := PageUp(f.size.Load())
+	end, ok := paging.PageUp(f.size.Load())
 	if !ok {
-		return Range{}, os.NewSyscallError(call, syscall.ENOMEM)
+		return paging.Range{}, os.NewSyscallError(call, syscall.ENOMEM)
 	}
 	if length == 0 {
 		g.End = end
-	} else if g.End, ok = PageUp(g.End); !ok {
+	} else if g.End, ok = paging.PageUp(g.End); !ok {
 		g.End = math.MaxInt64
 	}
 	if g.End > end || off > 0 && off >= end {
 		// Past the last page of the file nothing is mapped that could be meant.
-		return Range{}, os.NewSyscallError(call, syscall.ENOMEM)
+		return paging.Range{}, os.NewSyscallError(call, syscall.ENOMEM)
 	}
 	return g, nil
 }
 
 // withPages calls fn with the mapped memory of the given pages, which stays
 // mapped meanwhile. The file is mapped if it is not yet.
-func (f *File) withPages(call string, off, length int64, fn func(g Range, mem []byte) error) error {
+func (f *File) withPages(call string, off, length int64, fn func(g paging.Range, mem []byte) error) error {
 	g, err := f.pagesOf(call, off, length)
 	if err != nil || g.Empty() {
 		return err
@@ -78,10 +81,10 @@ func (f *File) Msync(off, length int64, flags int) error {
 	if f.copying() {
 		return f.msyncCopies(off, length, flags)
 	}
-	return f.withPages("msync", off, length, func(g Range, mem []byte) error {
+	return f.withPages("msync", off, length, func(g paging.Range, mem []byte) error {
 		event := Event{Off: g.Off, Length: g.Len(), Flags: flags}
 		if flags&unix.MS_SYNC == 0 {
-			err := f.sys.msync(mem, flags)
+			err := f.sys.Msync(mem, flags)
 			if err == nil && flags&unix.MS_ASYNC != 0 {
 				err = f.startWriteBack(g)
 			}
@@ -93,7 +96,7 @@ func (f *File) Msync(off, length int64, flags int) error {
 			}
 			return err
 		}
-		event.Pages = f.record.beginSync(g)
+		event.Pages = f.record.BeginSync(g)
 		err := f.redirtyFailed()
 		if err == nil {
 			err = f.writeBackRange(mem, flags)
@@ -128,7 +131,7 @@ func (f *File) msyncCopies(off, length int64, flags int) error {
 }
 
 // msyncStaged writes staged pages back; of private ones it only tells.
-func (f *File) msyncStaged(g Range, flags int) error {
+func (f *File) msyncStaged(g paging.Range, flags int) error {
 	f.syncMu.Lock()
 	defer f.syncMu.Unlock()
 	if flags&unix.MS_INVALIDATE != 0 && f.lockedIn(g) {
@@ -149,7 +152,7 @@ func (f *File) msyncStaged(g Range, flags int) error {
 // writeBackRange is the write-back of part of the file. A mapping that cannot be
 // written through has nothing to write for msync, others' changes notwithstanding.
 func (f *File) writeBackRange(mem []byte, flags int) error {
-	if err := f.sys.msync(mem, flags); err != nil {
+	if err := f.sys.Msync(mem, flags); err != nil {
 		return err
 	}
 	f.mu.RLock()
@@ -158,7 +161,7 @@ func (f *File) writeBackRange(mem []byte, flags int) error {
 	if writable {
 		return nil
 	}
-	return f.sys.fdatasync(fd)
+	return f.sys.Fdatasync(fd)
 }
 
 // isInvalidateBusy reports whether msync was refused because pages are locked:
@@ -179,7 +182,7 @@ func errnoIn(err error) syscall.Errno {
 
 // startWriteBack asks the kernel to begin writing the dirty pages of g and does
 // not wait. Filesystems that know no such thing say nothing.
-func (f *File) startWriteBack(g Range) error {
+func (f *File) startWriteBack(g paging.Range) error {
 	return f.WithDescriptor(func(fd int) error {
 		err := unix.SyncFileRange(fd, g.Off, g.Len(), unix.SYNC_FILE_RANGE_WRITE)
 		if err == syscall.ESPIPE || err == syscall.ENOSYS {
@@ -203,13 +206,13 @@ func (f *File) Madvise(off, length int64, advice int) error {
 		f.observe(Event{Kind: EventInvalidate, Off: g.Off, Length: g.Len()})
 		return nil
 	}
-	return f.withPages("madvise", off, length, func(g Range, mem []byte) error {
+	return f.withPages("madvise", off, length, func(g paging.Range, mem []byte) error {
 		if err := unix.Madvise(mem, advice); err != nil {
 			return os.NewSyscallError("madvise", err)
 		}
 		if advice != unix.MADV_WILLNEED {
 			// The page table has let go of them.
-			f.record.clear(g, pageLoaded|pageStored)
+			f.record.Clear(g, dirty.Loaded|dirty.Stored)
 			f.observe(Event{Kind: EventInvalidate, Off: g.Off, Length: g.Len()})
 		}
 		return nil
@@ -220,7 +223,7 @@ func (f *File) Madvise(off, length int64, advice int) error {
 // file if length is 0. While any page is locked the mapping is not evicted, and
 // the file stays open when nobody uses it.
 func (f *File) Mlock(off, length int64) error {
-	return f.withPages("mlock", off, length, func(g Range, mem []byte) error {
+	return f.withPages("mlock", off, length, func(g paging.Range, mem []byte) error {
 		if err := unix.Mlock(mem); err != nil {
 			return os.NewSyscallError("mlock", err)
 		}
@@ -233,13 +236,13 @@ func (f *File) Mlock(off, length int64) error {
 // Munlock is munlock(2) on the pages from off: length bytes, or to the end of the
 // file if length is 0.
 func (f *File) Munlock(off, length int64) error {
-	return f.withPages("munlock", off, length, func(g Range, mem []byte) error {
+	return f.withPages("munlock", off, length, func(g paging.Range, mem []byte) error {
 		if err := unix.Munlock(mem); err != nil {
 			return os.NewSyscallError("munlock", err)
 		}
-		var left []Range
+		var left []paging.Range
 		for _, l := range f.locked {
-			for _, part := range []Range{{l.Off, min(l.End, g.Off)}, {max(l.Off, g.End), l.End}} {
+			for _, part := range []paging.Range{{Off: l.Off, End: min(l.End, g.Off)}, {Off: max(l.Off, g.End), End: l.End}} {
 				if !part.Empty() {
 					left = append(left, part)
 				}

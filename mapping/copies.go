@@ -7,6 +7,10 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"mapfs/mapping/guard"
+	"mapfs/mapping/paging"
+	"mapfs/mapping/sys"
 )
 
 // copies is what a file in a mode that copies has beside the rest. Its mapping is
@@ -112,7 +116,7 @@ func (f *File) KeepTimes(atime, mtime unix.Timespec) bool {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	var st unix.Stat_t
-	if f.modeLocked() != Private || !f.held.Load() || fstat(f.fd, &st) != nil {
+	if f.modeLocked() != Private || !f.held.Load() || sys.Fstat(f.fd, &st) != nil {
 		return false
 	}
 	now := time.Now().UnixNano()
@@ -136,13 +140,13 @@ func (f *File) KeepTimes(atime, mtime unix.Timespec) bool {
 }
 
 // CopiedBytes returns how many bytes the copied pages of all files take in memory.
-func (t *Table) CopiedBytes() int64 { return t.copied.Taken() * PageSize }
+func (t *Table) CopiedBytes() int64 { return t.copied.Taken() * paging.PageSize }
 
 // keepCtime is told that a write-back has changed the inode, whose ctime was shown
 // as shown. f.mu must be held exclusively.
 func (f *File) keepCtime(shown int64) {
 	var st unix.Stat_t
-	if shown == 0 || fstat(f.fd, &st) != nil {
+	if shown == 0 || sys.Fstat(f.fd, &st) != nil {
 		return
 	}
 	f.table.mu.Lock()
@@ -179,21 +183,21 @@ func (f *File) mapCopiesLocked(end, room int64) (took bool, err error) {
 		return false, os.NewSyscallError("mmap", syscall.EACCES)
 	}
 	var st unix.Stat_t
-	if err := fstat(f.fd, &st); err != nil {
+	if err := sys.Fstat(f.fd, &st); err != nil {
 		return false, err
 	}
 	limit := st.Size // of what the backing file can give
 	if c.own {
 		limit = min(limit, c.cut)
 	}
-	fileEnd, ok := PageUp(limit)
+	fileEnd, ok := paging.PageUp(limit)
 	if c.own && f.mem != nil {
 		fileEnd = c.fileEnd // what lies past it is in use
 	}
 	if !ok {
 		return false, os.NewSyscallError("mmap", syscall.ENOMEM)
 	}
-	span, ok := spanFor(max(end, f.size.Load(), fileEnd))
+	span, ok := paging.SpanFor(max(end, f.size.Load(), fileEnd))
 	if !ok {
 		return false, os.NewSyscallError("mmap", syscall.ENOMEM)
 	}
@@ -225,45 +229,45 @@ func (f *File) mapCopiesLocked(end, room int64) (took bool, err error) {
 // reserveSpan moves the mapping into an area of span bytes, copies and all. room bytes are
 // reserved for it.
 func (f *File) reserveSpan(span, room int64) error {
-	mem, err := f.sys.mmap(-1, span, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+	mem, err := f.sys.Mmap(-1, span, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
 	if err != nil {
 		return err
 	}
 	old := f.mem
 	if old != nil {
 		for _, g := range f.piecesLocked(int64(len(old))) {
-			if err := f.sys.mremap(old[g.Off:g.End], mem[g.Off:g.End]); err != nil {
+			if err := f.sys.Mremap(old[g.Off:g.End], mem[g.Off:g.End]); err != nil {
 				// The cap on mappings leaves areas for this; without it half a
 				// file would be here and half there.
 				panic(err)
 			}
 		}
 		f.table.removeMapping(f, int64(len(old)))
-		f.observe(Event{Kind: EventUnmap, Addr: addressOf(old), Length: int64(len(old))})
+		f.observe(Event{Kind: EventUnmap, Addr: guard.AddressOf(old), Length: int64(len(old))})
 	}
 	f.mem = mem
 	f.table.addMapping(f, span, room)
-	f.observe(Event{Kind: EventMap, Addr: addressOf(mem), Length: span})
+	f.observe(Event{Kind: EventMap, Addr: guard.AddressOf(mem), Length: span})
 	return nil
 }
 
 // mapFilePart maps the bytes [from, to) of the file privately in their place.
 func (f *File) mapFilePart(from, to int64) error {
 	f.beforeRead(true)
-	return f.sys.mmapAt(f.mem[from:to], f.fd, from, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_NORESERVE)
+	return f.sys.MmapAt(f.mem[from:to], f.fd, from, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_NORESERVE)
 }
 
 // mapNothing puts zeros in the place of the bytes [from, to).
 func (f *File) mapNothing(from, to int64) error {
-	return f.sys.mmapAt(f.mem[from:to], -1, 0, unix.PROT_READ|unix.PROT_WRITE,
+	return f.sys.MmapAt(f.mem[from:to], -1, 0, unix.PROT_READ|unix.PROT_WRITE,
 		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
 }
 
 // giveUpLocked gives up the copies of the pages that g touches: the file shows
 // again where there is one, zeros elsewhere. f.syncMu and f.mu must be held
 // exclusively.
-func (f *File) giveUpLocked(g Range) error {
-	g = g.Intersect(Range{0, int64(len(f.mem))})
+func (f *File) giveUpLocked(g paging.Range) error {
+	g = g.Intersect(paging.Range{Off: 0, End: int64(len(f.mem))})
 	if g.Empty() {
 		return nil
 	}
@@ -274,7 +278,7 @@ func (f *File) giveUpLocked(g Range) error {
 			return os.NewSyscallError("munlock", err)
 		}
 	}
-	err := f.sys.madvise(mem, unix.MADV_DONTNEED)
+	err := f.sys.Madvise(mem, unix.MADV_DONTNEED)
 	if err == nil {
 		err = f.emptyHolesLocked(g)
 	}
@@ -286,7 +290,7 @@ func (f *File) giveUpLocked(g Range) error {
 
 // lockedIn reports whether pages of g are kept in memory by mlock(2). f.syncMu must
 // be held.
-func (f *File) lockedIn(g Range) bool {
+func (f *File) lockedIn(g paging.Range) bool {
 	for _, l := range f.locked {
 		if !l.Intersect(g).Empty() {
 			return true
@@ -300,7 +304,7 @@ func (f *File) lockedIn(g Range) bool {
 func (f *File) discardCopiesLocked() {
 	c := f.copies
 	f.dropMappingLocked()
-	f.addCopied(-f.record.uncopy(wholeFile))
+	f.addCopied(-f.record.Uncopy(paging.WholeFile))
 	f.mtime.Store(0)
 	c.fileEnd, c.own, c.cut = 0, false, 0
 	f.checkHeld()

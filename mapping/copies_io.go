@@ -6,6 +6,11 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"mapfs/mapping/dirty"
+	"mapfs/mapping/guard"
+	"mapfs/mapping/paging"
+	"mapfs/mapping/sys"
 )
 
 // copying reports whether the file is in a mode that copies, as a hint: the mode
@@ -21,7 +26,7 @@ func (f *File) copying() bool {
 func (f *File) statCopiesLocked(st *unix.Stat_t) {
 	st.Size = f.size.Load()
 	// A file in memory only would otherwise look like one hole to tar and cp.
-	st.Blocks += f.copies.count.Load() * (PageSize / 512)
+	st.Blocks += f.copies.count.Load() * (paging.PageSize / 512)
 	if c := f.copies; c.fileCtime != 0 && unix.TimespecToNsec(st.Ctim) == c.fileCtime {
 		st.Ctim = unix.NsecToTimespec(c.shownCtime)
 	}
@@ -37,27 +42,27 @@ func (f *File) statCopiesLocked(st *unix.Stat_t) {
 // presentCopiesLocked is presentLocked for a file that copies. Copied pages and
 // what lies past the file's part are there unless somebody truncated the backing
 // file, which takes copies away too (mmap(2), truncate(2)).
-func (f *File) presentCopiesLocked(mem []byte, g Range) bool {
-	if f.record.all(g, pageCopied) || f.record.all(g, pageLoaded) {
-		if fault := touch(mem[g.Off:g.End]); fault != 0 {
+func (f *File) presentCopiesLocked(mem []byte, g paging.Range) bool {
+	if f.record.All(g, dirty.Copied) || f.record.All(g, dirty.Loaded) {
+		if fault := guard.Touch(mem[g.Off:g.End]); fault != 0 {
 			f.faulted(mem, fault)
 			f.wasCut()
 			return false
 		}
 		return true
 	}
-	file := g.Intersect(Range{0, f.copies.fileEnd})
+	file := g.Intersect(paging.Range{Off: 0, End: f.copies.fileEnd})
 	if file.Empty() {
 		return true
 	}
-	if f.fillsHoles && !resident(mem[PageDown(file.Off):file.End]) {
+	if f.fillsHoles && !guard.Resident(mem[paging.PageDown(file.Off):file.End]) {
 		return false
 	}
 	var st unix.Stat_t
-	if fstat(f.fd, &st) != nil {
+	if sys.Fstat(f.fd, &st) != nil {
 		return false
 	}
-	if end, ok := PageUp(st.Size); !ok || end < file.End {
+	if end, ok := paging.PageUp(st.Size); !ok || end < file.End {
 		f.wasCut()
 		return false
 	}
@@ -70,11 +75,11 @@ func (f *File) presentCopiesLocked(mem []byte, g Range) bool {
 func (f *File) readCopiesLocked(p []byte, off int64) (n int, err error) {
 	end := off + int64(len(p))
 	for at := off; at < end; {
-		next := min(PageDown(at)+PageSize, end)
+		next := min(paging.PageDown(at)+paging.PageSize, end)
 		part := p[at-off : next-off]
-		page := Range{at, next}
-		if next <= int64(len(f.mem)) && (at >= f.copies.fileEnd || f.record.all(page, pageCopied)) {
-			if fault := load(part, f.mem[at:next]); fault != 0 {
+		page := paging.Range{Off: at, End: next}
+		if next <= int64(len(f.mem)) && (at >= f.copies.fileEnd || f.record.All(page, dirty.Copied)) {
+			if fault := guard.Load(part, f.mem[at:next]); fault != 0 {
 				f.faulted(f.mem, fault)
 				return int(at - off), os.NewSyscallError("read", syscall.EIO)
 			}
@@ -92,7 +97,7 @@ func (f *File) readCopiesLocked(p []byte, off int64) (n int, err error) {
 
 // copyOver stores p at g in the engine's memory. done is false when the file has
 // changed its mode meanwhile.
-func (f *File) copyOver(p []byte, g Range, by Origin) (n int, done bool, err error) {
+func (f *File) copyOver(p []byte, g paging.Range, by Origin) (n int, done bool, err error) {
 	if err := f.table.makeRoom(f, g.Len()); err != nil {
 		return 0, true, err
 	}
@@ -119,25 +124,25 @@ func (f *File) copyOver(p []byte, g Range, by Origin) (n int, done bool, err err
 
 // copyLocked stores p at g through the private mapping mem, all of it or nothing
 // that counts. f.mu must be held.
-func (f *File) copyLocked(mem, p []byte, g Range, cause pageState) error {
+func (f *File) copyLocked(mem, p []byte, g paging.Range, cause dirty.State) error {
 	if g.End > int64(len(mem)) {
 		return f.whyUnmapped()
 	}
 	if !f.storeLocked(mem, p, g) && !(f.fillHolesLocked(g) && f.storeLocked(mem, p, g)) {
 		return os.NewSyscallError("write", f.whyFaulted(g))
 	}
-	f.copiedLocked(g, pageStored|cause)
+	f.copiedLocked(g, dirty.Stored|cause)
 	return nil
 }
 
 // copiedLocked notes a store to the pages that g touches. f.mu must be held.
-func (f *File) copiedLocked(g Range, states pageState) {
+func (f *File) copiedLocked(g paging.Range, states dirty.State) {
 	f.mtime.Store(time.Now().UnixNano())
-	if fresh := f.record.copy(g, pageWritten|states); fresh > 0 {
+	if fresh := f.record.Copy(g, dirty.Written|states); fresh > 0 {
 		f.addCopied(fresh)
 		f.setHeld(true)
 		first, end := g.Pages()
-		f.observe(Event{Kind: EventCopy, Off: first * PageSize, Length: (end - first) * PageSize, Pages: fresh})
+		f.observe(Event{Kind: EventCopy, Off: first * paging.PageSize, Length: (end - first) * paging.PageSize, Pages: fresh})
 	}
 }
 
@@ -154,7 +159,7 @@ func (f *File) whyUnmapped() error {
 
 // extendCopies stores p at g, which may reach past the end of the file. f.growMu
 // must be held.
-func (f *File) extendCopies(p []byte, g Range, by Origin) (int, error) {
+func (f *File) extendCopies(p []byte, g paging.Range, by Origin) (int, error) {
 	f.copies.growing.Store(true)
 	defer f.copies.growing.Store(false)
 	if err := f.prepareGrowth(g.End); err != nil {
@@ -179,7 +184,7 @@ func (f *File) appendCopies(p []byte, by Origin) (off int64, n int, err error) {
 		return 0, 0, err
 	}
 	off = f.size.Load()
-	g, ok := RangeOf(off, int64(len(p)))
+	g, ok := paging.RangeOf(off, int64(len(p)))
 	if !ok {
 		return 0, 0, os.NewSyscallError("write", syscall.EFBIG)
 	}
@@ -193,7 +198,7 @@ func (f *File) statForGrowth() error {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	var st unix.Stat_t
-	if err := fstat(f.fd, &st); err != nil {
+	if err := sys.Fstat(f.fd, &st); err != nil {
 		return err
 	}
 	f.adoptSize(st.Size)
@@ -222,7 +227,7 @@ func (f *File) prepareGrowth(end int64) error {
 // write-back.
 func (f *File) ownSize() error {
 	f.mu.Lock()
-	if end, _ := PageUp(f.size.Load()); f.copies.own || f.copies.fileEnd <= end {
+	if end, _ := paging.PageUp(f.size.Load()); f.copies.own || f.copies.fileEnd <= end {
 		defer f.mu.Unlock()
 		return f.ownSizeLocked()
 	}
@@ -244,12 +249,12 @@ func (f *File) ownSizeLocked() error {
 	}
 	// Others may have cut the file since it was mapped: there is nothing to grow over
 	// where it was.
-	if end, _ := PageUp(f.size.Load()); c.fileEnd > end {
+	if end, _ := paging.PageUp(f.size.Load()); c.fileEnd > end {
 		if err := f.mapNothing(end, c.fileEnd); err != nil {
 			return err
 		}
-		f.forgetHolesLocked(Range{end, c.fileEnd})
-		f.record.clear(Range{end, c.fileEnd}, pageLoaded|pageStored)
+		f.forgetHolesLocked(paging.Range{Off: end, End: c.fileEnd})
+		f.record.Clear(paging.Range{Off: end, End: c.fileEnd}, dirty.Loaded|dirty.Stored)
 		c.fileEnd = end
 		f.relockLocked()
 	}
@@ -263,33 +268,33 @@ func (f *File) ownSizeLocked() error {
 // has no say in it. f.growMu and f.mu must be held.
 func (f *File) clearTailLocked(mem []byte, size int64) error {
 	old := f.size.Load()
-	end, ok := PageUp(old)
+	end, ok := paging.PageUp(old)
 	if !ok || size <= old || end == old {
 		return nil
 	}
 	if end > int64(len(mem)) {
 		return f.whyUnmapped()
 	}
-	cleared, fault := f.zeroLocked(mem, Range{old, end})
+	cleared, fault := f.zeroLocked(mem, paging.Range{Off: old, End: end})
 	if fault == 0 && cleared == 0 {
-		fault = store(mem[old:old+1], []byte{0}) // copies the page
+		fault = guard.Store(mem[old:old+1], []byte{0}) // copies the page
 	}
 	if fault != 0 {
 		f.faulted(mem, fault)
-		return os.NewSyscallError("write", f.whyFaulted(Range{old, end}))
+		return os.NewSyscallError("write", f.whyFaulted(paging.Range{Off: old, End: end}))
 	}
 	if cleared > 0 {
 		f.observe(Event{Kind: EventZero, Off: end - int64(cleared), Length: int64(cleared)})
 	}
-	f.copiedLocked(Range{old, end}, pageUnsyncedTruncate)
+	f.copiedLocked(paging.Range{Off: old, End: end}, dirty.UnsyncedTruncate)
 	return nil
 }
 
 // zeroLocked is zero of the bytes g of the private mapping mem. f.mu must be held.
-func (f *File) zeroLocked(mem []byte, g Range) (cleared int, fault uintptr) {
-	cleared, fault = zero(mem[g.Off:g.End])
+func (f *File) zeroLocked(mem []byte, g paging.Range) (cleared int, fault uintptr) {
+	cleared, fault = guard.Zero(mem[g.Off:g.End])
 	if fault != 0 && f.fillHolesLocked(g) {
-		cleared, fault = zero(mem[g.Off:g.End])
+		cleared, fault = guard.Zero(mem[g.Off:g.End])
 	}
 	return cleared, fault
 }
@@ -333,12 +338,12 @@ func (f *File) growCopies(size int64) error {
 	}
 	// The size is unsynced, and shows at the file's last page as in Shared. There
 	// is nothing of the backing file, so it takes a zero to make it a page.
-	last := Range{size - 1, size}
-	if fault := store(mem[last.Off:last.End], []byte{0}); fault != 0 {
+	last := paging.Range{Off: size - 1, End: size}
+	if fault := guard.Store(mem[last.Off:last.End], []byte{0}); fault != 0 {
 		f.faulted(mem, fault)
 		return os.NewSyscallError("ftruncate", f.whyFaulted(last))
 	}
-	f.copiedLocked(last, pageUnsyncedTruncate)
+	f.copiedLocked(last, dirty.UnsyncedTruncate)
 	f.size.Store(size)
 	return nil
 }
@@ -353,7 +358,7 @@ func (f *File) cutCopies(size int64) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	c := f.copies
-	end, _ := PageUp(size)
+	end, _ := paging.PageUp(size)
 	if end > int64(len(f.mem)) {
 		return f.whyUnmapped()
 	}
@@ -365,24 +370,24 @@ func (f *File) cutCopies(size int64) error {
 	if err := f.ownSizeLocked(); err != nil {
 		return err
 	}
-	f.forgetHolesLocked(Range{end, c.fileEnd})
+	f.forgetHolesLocked(paging.Range{Off: end, End: c.fileEnd})
 	c.fileEnd = min(c.fileEnd, end)
 	c.cut = min(c.cut, size)
-	err := f.giveUpLocked(Range{end, int64(len(f.mem))})
-	f.addCopied(-f.record.forget(size))
+	err := f.giveUpLocked(paging.Range{Off: end, End: int64(len(f.mem))})
+	f.addCopied(-f.record.Forget(size))
 	f.size.Store(size)
 	f.relockLocked()
 	if size < end {
 		// The bytes of the last page that are cut off are zero from now on. A
 		// page that is gone has none.
-		fault := zeroAll(f.mem[size:end])
-		if fault != 0 && f.fillHolesLocked(Range{size, end}) {
-			fault = zeroAll(f.mem[size:end])
+		fault := guard.ZeroAll(f.mem[size:end])
+		if fault != 0 && f.fillHolesLocked(paging.Range{Off: size, End: end}) {
+			fault = guard.ZeroAll(f.mem[size:end])
 		}
 		if fault != 0 {
 			f.faulted(f.mem, fault)
 		} else {
-			f.copiedLocked(Range{size, end}, pageUnsyncedTruncate)
+			f.copiedLocked(paging.Range{Off: size, End: end}, dirty.UnsyncedTruncate)
 		}
 	}
 	return err
@@ -390,7 +395,7 @@ func (f *File) cutCopies(size int64) error {
 
 // allocateCopies is Allocate in memory: nothing is allocated ahead. done is false
 // when the file has changed its mode meanwhile.
-func (f *File) allocateCopies(mode uint32, g Range) (done bool, err error) {
+func (f *File) allocateCopies(mode uint32, g paging.Range) (done bool, err error) {
 	switch mode &^ unix.FALLOC_FL_KEEP_SIZE {
 	case 0:
 	case unix.FALLOC_FL_PUNCH_HOLE, unix.FALLOC_FL_ZERO_RANGE:
@@ -429,10 +434,10 @@ const zeroPiece = 1 << 20
 
 // zeroCopies makes g zero, as far as the file has it. Pages that are zero already
 // are not copied, so a hole stays one. done is as for allocateCopies.
-func (f *File) zeroCopies(g Range) (done bool, err error) {
-	g = g.Intersect(Range{0, f.size.Load()})
+func (f *File) zeroCopies(g paging.Range) (done bool, err error) {
+	g = g.Intersect(paging.Range{Off: 0, End: f.size.Load()})
 	for at := g.Off; at < g.End; {
-		piece := Range{at, min(PageDown(at)+zeroPiece, g.End)}
+		piece := paging.Range{Off: at, End: min(paging.PageDown(at)+zeroPiece, g.End)}
 		if err := f.table.makeRoom(f, piece.Len()); err != nil {
 			return true, err
 		}
@@ -445,25 +450,25 @@ func (f *File) zeroCopies(g Range) (done bool, err error) {
 }
 
 // zeroCopiesIn makes the bytes of one piece zero.
-func (f *File) zeroCopiesIn(g Range) (done bool, err error) {
+func (f *File) zeroCopiesIn(g paging.Range) (done bool, err error) {
 	mem := f.rlock(min(g.End, f.size.Load()), forWriting)
 	defer f.mu.RUnlock()
 	if f.copies == nil {
 		return false, nil
 	}
-	g = g.Intersect(Range{0, f.size.Load()})
+	g = g.Intersect(paging.Range{Off: 0, End: f.size.Load()})
 	if g.End > int64(len(mem)) {
 		return true, f.whyUnmapped()
 	}
 	for at := g.Off; at < g.End; {
-		next := min(PageDown(at)+PageSize, g.End)
-		cleared, fault := f.zeroLocked(mem, Range{at, next})
+		next := min(paging.PageDown(at)+paging.PageSize, g.End)
+		cleared, fault := f.zeroLocked(mem, paging.Range{Off: at, End: next})
 		if fault != 0 {
 			f.faulted(mem, fault)
-			return true, os.NewSyscallError("fallocate", f.whyFaulted(Range{at, next}))
+			return true, os.NewSyscallError("fallocate", f.whyFaulted(paging.Range{Off: at, End: next}))
 		}
 		if cleared > 0 {
-			f.copiedLocked(Range{at, next}, pageUnsyncedTruncate)
+			f.copiedLocked(paging.Range{Off: at, End: next}, dirty.UnsyncedTruncate)
 		}
 		at = next
 	}

@@ -7,6 +7,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"mapfs/internal/filetest"
 )
 
 // TestReadsBesideCuts sends a file that somebody truncates again and again behind the
@@ -14,11 +16,11 @@ import (
 // back; after one at the most the engine is warned, and reads in a way in which that
 // cannot happen.
 func TestReadsBesideCuts(t *testing.T) {
-	onEachFS(t, func(t *testing.T, dir string) {
+	filetest.OnEachFS(t, func(t *testing.T, dir string) {
 		for _, mode := range []Mode{Shared, Private, Staged} {
 			t.Run(mode.String(), func(t *testing.T) {
 				path := filepath.Join(dir, mode.String())
-				content := pattern(64<<10, 1)
+				content := filetest.Pattern(64<<10, 1)
 				if err := os.WriteFile(path, content, 0o600); err != nil {
 					t.Fatal(err)
 				}

@@ -12,8 +12,8 @@
 // # Units
 //
 // Offsets (off), spans (length) and file lengths (size) are bytes. A page is
-// PageSize bytes; page indexes count from the beginning of the file. A [Range]
-// is half-open.
+// [paging.PageSize] bytes; page indexes count from the beginning of the file. A
+// [paging.Range] is half-open.
 //
 // # Coherence
 //
@@ -32,17 +32,16 @@
 //
 // A load or store can fault: the file was truncated by somebody else, the
 // device failed, the filesystem is full and the page was a hole. Every touch of
-// mapped memory therefore goes through the guarded functions of fault.go, which
+// mapped memory therefore goes through the functions of package guard, which
 // turn SIGBUS and SIGSEGV into a refusal; the operation is then repeated by
 // pread(2) or pwrite(2), which tell the true count and errno. Mapped memory is
 // never handed out of the package except to the kernel.
 //
-// # Explicit mappings
+// # Other mappings
 //
-// Beside the mapping that serves a file there can be others, made by [Arena.Mmap]
-// with the arguments of mmap(2). They hold to those and to nothing else: their
-// memory faults as the hardware and the kernel will have it, and such a fault is
-// the answer and not repeated by other means.
+// Beside the mapping that serves a file there can be others, which the engine does not
+// make: package explicit has those that are made by command. [File.NoteStore],
+// [File.MsyncOther] and [File.CountFault] are the engine's part in them.
 //
 // # Errors
 //
@@ -59,26 +58,14 @@
 // Lock order, the outer first:
 //
 //	parkedFile.mu            one making anew of a parked file at a time
-//	Mapping.use              shared: use its memory; exclusive: take pages away or protect them
-//	  Mapping.lockMu         one mlock or munlock at a time
-//	    Arena.changeMu       one mmap, munmap or mprotect of an explicit mapping at a time
-//	      Arena.mu           the list of segments, the names
-//	  File.growMu, and what comes after it
+//	  File.growMu            one change of size at a time
+//	    File.syncMu          one write-back at a time; keeps the mapping and the descriptor
+//	      File.mu            shared: use the mapping; exclusive: shrink the file, replace or drop the mapping
+//	        atimeState.mu    whether the descriptor has O_NOATIME
+//	        the record's own lock, for its chunks
+//	        Table.mu         the set of files, the idle list, the ring of mappings
 //
-//	File.growMu              one change of size at a time
-//	  File.syncMu            one write-back at a time; keeps the mapping and the descriptor
-//	    File.mu              shared: use the mapping; exclusive: shrink the file, replace or drop the mapping
-//	      atimeState.mu      whether the descriptor has O_NOATIME
-//	      pageRecord.mu      the chunks of the page record
-//	      Table.mu           the set of files, the idle list, the ring of mappings
-//
-// No system call that can wait is made under Table.mu or Arena.mu. A file's locks
-// are never waited for under another file's: the evictor only tries them, and
-// passes over a file that is busy.
-//
-// Who needs the use of several mappings takes them in the order in which they were
-// made. A munmap waits for an msync of the same mapping, or for a page of it that comes
-// from a slow device. It does so without Arena.changeMu, under which nothing waits, and
-// an mmap waits for its pages (MAP_POPULATE, MAP_LOCKED) when it has given that back: so
-// other mappings never wait with it.
+// No system call that can wait is made under Table.mu. A file's locks are never waited
+// for under another file's: the evictor only tries them, and passes over a file that is
+// busy.
 package mapping

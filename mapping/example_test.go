@@ -9,6 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mapfs/mapping"
+	"mapfs/mapping/pagestate"
+	"mapfs/mapping/paging"
 )
 
 // scratch makes a file with the given text in a directory of its own.
@@ -121,7 +123,7 @@ func ExampleTable_staged() {
 
 // What the kernel and the engine know of each page can be looked at.
 func ExampleFile_Inspect() {
-	path, remove := scratch(string(make([]byte, 3*mapping.PageSize)))
+	path, remove := scratch(string(make([]byte, 3*paging.PageSize)))
 	defer remove()
 	table := mapping.NewTable(mapping.Config{Mode: mapping.Private})
 	defer table.Close()
@@ -130,14 +132,14 @@ func ExampleFile_Inspect() {
 		log.Fatal(err)
 	}
 	defer f.Release(true)
-	if _, err := f.WriteAt([]byte("x"), mapping.PageSize, mapping.Origin{}); err != nil {
+	if _, err := f.WriteAt([]byte("x"), paging.PageSize, mapping.Origin{}); err != nil {
 		log.Fatal(err)
 	}
 
-	kernel := mapping.ProbeKernel(unix.AT_FDCWD)
+	kernel := pagestate.Probe(unix.AT_FDCWD)
 	defer kernel.Close()
-	err = f.Inspect(kernel, 0, 3, func(run mapping.PageRun) bool {
-		fmt.Printf("pages %d to %d copied: %v\n", run.First, run.End-1, run.Flags&mapping.PageCopied != 0)
+	err = f.Inspect(kernel, 0, 3, func(run pagestate.Run) bool {
+		fmt.Printf("pages %d to %d copied: %v\n", run.First, run.End-1, run.Flags&pagestate.Copied != 0)
 		return true
 	})
 	if err != nil {

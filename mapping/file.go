@@ -9,6 +9,11 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"mapfs/mapping/dirty"
+	"mapfs/mapping/guard"
+	"mapfs/mapping/paging"
+	"mapfs/mapping/sys"
 )
 
 // ID names an inode: the device it is on and its number there (stat(2)).
@@ -24,7 +29,7 @@ func IDOf(st *unix.Stat_t) ID { return ID{st.Dev, st.Ino} }
 // [File.Release] gives back.
 type File struct {
 	table *Table
-	sys   *system
+	sys   *sys.System
 	id    ID
 	owner uint32 // the user who is charged for copied pages: the inode's when it was opened
 
@@ -66,7 +71,7 @@ type File struct {
 
 	atime    atimeState
 	name     atomic.Pointer[string]
-	record   *pageRecord
+	record   *dirty.Record
 	counters Counters
 
 	// See the package comment for the order of these locks.
@@ -78,8 +83,8 @@ type File struct {
 	failure  error
 	failures atomic.Uint64
 	failed   bool
-	locked   []Range     // what mlock(2) keeps in memory; guarded by syncMu
-	pinned   atomic.Bool // locked is not empty
+	locked   []paging.Range // what mlock(2) keeps in memory; guarded by syncMu
+	pinned   atomic.Bool    // locked is not empty
 
 	mu       sync.RWMutex
 	fd       int
@@ -182,7 +187,7 @@ func (f *File) remap(end int64) {
 	f.mem = mem
 	f.relockLocked()
 	f.table.addMapping(f, int64(len(mem)), room)
-	f.observe(Event{Kind: EventMap, Addr: addressOf(mem), Length: int64(len(mem))})
+	f.observe(Event{Kind: EventMap, Addr: guard.AddressOf(mem), Length: int64(len(mem))})
 }
 
 // mapLocked makes a mapping of at least the first end bytes, of room bytes if it can, or
@@ -200,7 +205,7 @@ func (f *File) mapLocked(end, room int64) []byte {
 		prot |= unix.PROT_WRITE
 	}
 	f.beforeRead(true)
-	mem, err := f.sys.mmap(f.fd, room, prot, unix.MAP_SHARED)
+	mem, err := f.sys.Mmap(f.fd, room, prot, unix.MAP_SHARED)
 	if err == nil {
 		return mem
 	}
@@ -212,11 +217,11 @@ func (f *File) mapLocked(end, room int64) []byte {
 	}
 	// Past what the filesystem or the address space has room for: take just what is
 	// needed.
-	exact, ok := PageUp(end)
+	exact, ok := paging.PageUp(end)
 	if !ok || exact >= room {
 		return nil
 	}
-	if mem, err = f.sys.mmap(f.fd, exact, prot, unix.MAP_SHARED); err != nil {
+	if mem, err = f.sys.Mmap(f.fd, exact, prot, unix.MAP_SHARED); err != nil {
 		return nil
 	}
 	return mem
@@ -228,17 +233,17 @@ func (f *File) dropMappingLocked() {
 	if f.mem == nil {
 		return
 	}
-	if err := f.sys.munmap(f.mem); err != nil {
+	if err := f.sys.Munmap(f.mem); err != nil {
 		// Only a bug can make munmap of a mapping of ours fail.
 		panic(err)
 	}
 	f.table.removeMapping(f, int64(len(f.mem)))
-	f.observe(Event{Kind: EventUnmap, Addr: addressOf(f.mem), Length: int64(len(f.mem))})
+	f.observe(Event{Kind: EventUnmap, Addr: guard.AddressOf(f.mem), Length: int64(len(f.mem))})
 	f.mem = nil
-	f.record.unmapped()
+	f.record.Unmapped()
 	if f.copies != nil {
 		f.copies.fileEnd = 0
-		f.forgetHolesLocked(wholeFile)
+		f.forgetHolesLocked(paging.WholeFile)
 	}
 }
 
@@ -250,17 +255,18 @@ func (f *File) offerDescriptor(fd int, readable, writable bool) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.writable || !writable {
-		return f.sys.close(fd)
+		return f.sys.Close(fd)
 	}
 	f.dropMappingLocked()
 	old := f.fd
 	f.fd, f.readable, f.writable, f.unmapped = fd, readable, writable, false
 	f.mayWrite.Store(true)
-	return f.sys.close(old)
+	return f.sys.Close(old)
 }
 
-// tryDropMapping drops the mapping if nobody uses it at the moment.
-func (f *File) tryDropMapping() bool {
+// Evict gives the mapping up, as when there are too many, if nobody uses it at the moment.
+// It reports whether it did.
+func (f *File) Evict() bool {
 	if !f.syncMu.TryLock() {
 		return false
 	}
@@ -290,7 +296,7 @@ func (f *File) discard() {
 		f.discardCopiesLocked()
 	}
 	f.dropMappingLocked()
-	if err := f.sys.close(f.fd); err != nil {
+	if err := f.sys.Close(f.fd); err != nil {
 		f.table.log.Warn("close of a backing file", "error", err)
 	}
 	f.fd = -1
@@ -358,7 +364,7 @@ func (f *File) statLocked(st *unix.Stat_t) error {
 	// it is stored; the one who changes it knows better.
 	f.payATimeLocked()
 	quiet := f.growMu.TryLock()
-	err := fstat(f.fd, st)
+	err := sys.Fstat(f.fd, st)
 	if quiet {
 		if err == nil {
 			f.adoptSize(st.Size)
@@ -380,10 +386,10 @@ func (f *File) statLocked(st *unix.Stat_t) error {
 	if stored <= unix.TimespecToNsec(st.Mtim) {
 		return nil // a page that was clean told the kernel, or a later write(2) did
 	}
-	if err := f.sys.setMtime(f.fd, unix.NsecToTimespec(stored)); err != nil {
+	if err := f.sys.SetMtime(f.fd, unix.NsecToTimespec(stored)); err != nil {
 		return err
 	}
-	return fstat(f.fd, st)
+	return sys.Fstat(f.fd, st)
 }
 
 // adoptSize takes over a size that fstat reported. f.growMu must be held.
@@ -394,7 +400,7 @@ func (f *File) adoptSize(size int64) {
 	}
 	if size < old {
 		f.wasCut()
-		copied := f.record.forget(size)
+		copied := f.record.Forget(size)
 		if f.copies != nil {
 			f.addCopied(-copied)
 		}
@@ -410,7 +416,7 @@ func (f *File) refreshSizeLocked() (int64, error) {
 	var st unix.Stat_t
 	if f.growMu.TryLock() {
 		defer f.growMu.Unlock()
-		if err := fstat(f.fd, &st); err != nil {
+		if err := sys.Fstat(f.fd, &st); err != nil {
 			return 0, err
 		}
 		f.adoptSize(st.Size)

@@ -8,6 +8,9 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"mapfs/internal/filetest"
+	"mapfs/mapping/paging"
 )
 
 // FuzzFile does what the bytes say to a file through the engine, to a plain file
@@ -66,9 +69,9 @@ func runProgram(t *testing.T, parent string, program []byte) {
 	for step := 0; len(program) >= operation && step < 64; step++ {
 		op, seed := program[0], program[4]
 		at := int(binary.BigEndian.Uint16(program[1:]))
-		length := int(program[3]) * int(PageSize) / 100 // 0 to 2.5 pages
+		length := int(program[3]) * int(paging.PageSize) / 100 // 0 to 2.5 pages
 		program = program[operation:]
-		data := pattern(length, seed)
+		data := filetest.Pattern(length, seed)
 		switch op % 9 {
 		case 0: // write
 			mustWrite(t, f, data, int64(at))
@@ -121,9 +124,9 @@ func runProgram(t *testing.T, parent string, program []byte) {
 				clear(model[at:min(len(model), at+length)])
 			}
 		case 6: // the mapping is given up
-			f.tryDropMapping()
+			f.Evict()
 		case 7: // somebody stores past the end, inside the last page
-			if tail := len(model) % int(PageSize); tail != 0 {
+			if tail := len(model) % int(paging.PageSize); tail != 0 {
 				storePastEnd(t, path, len(model), seed)
 			}
 		case 8: // somebody cuts the file
@@ -141,8 +144,8 @@ func runProgram(t *testing.T, parent string, program []byte) {
 		}
 		wantContent(t, f, path, model)
 		wantSent(t, f, out, int64(at), length, model)
-		if byPlain, err := os.ReadFile(plain.Name()); err != nil || sameBytes(byPlain, model) != nil {
-			t.Fatalf("step %d: the model is wrong: %v", step, sameBytes(byPlain, model))
+		if byPlain, err := os.ReadFile(plain.Name()); err != nil || filetest.SameBytes(byPlain, model) != nil {
+			t.Fatalf("step %d: the model is wrong: %v", step, filetest.SameBytes(byPlain, model))
 		}
 	}
 }
@@ -150,10 +153,10 @@ func runProgram(t *testing.T, parent string, program []byte) {
 // wantSent checks what a read of n bytes from off sends.
 func wantSent(t *testing.T, f *File, out *collector, off int64, n int, model []byte) {
 	t.Helper()
-	g, _ := RangeOf(off, int64(n))
-	g = g.Intersect(Range{0, int64(len(model))})
+	g, _ := paging.RangeOf(off, int64(n))
+	g = g.Intersect(paging.Range{Off: 0, End: int64(len(model))})
 	if got := out.read(t, f, off, n); !g.Empty() || len(got) > 0 {
-		if err := sameBytes(got, model[g.Off:g.End]); err != nil {
+		if err := filetest.SameBytes(got, model[g.Off:g.End]); err != nil {
 			t.Fatalf("sent from %d: %v", off, err)
 		}
 	}
@@ -167,12 +170,12 @@ func storePastEnd(t *testing.T, path string, size int, seed byte) {
 		t.Fatal(err)
 	}
 	defer unix.Close(fd)
-	end, _ := PageUp(int64(size))
-	mem, err := mmap(fd, end, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	end, _ := paging.PageUp(int64(size))
+	mem, err := unix.Mmap(fd, 0, int(end), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer munmap(mem)
+	defer unix.Munmap(mem)
 	for i := size; i < int(end); i++ {
 		mem[i] = seed | 1
 	}

@@ -4,6 +4,9 @@ import (
 	"slices"
 	"sync"
 	"syscall"
+
+	"mapfs/mapping/dirty"
+	"mapfs/mapping/paging"
 )
 
 // A store to a hole of a file that copies needs no room on the filesystem, since what is
@@ -33,7 +36,7 @@ func (h *holePages) neighboursLocked(page int64) (n int64) {
 }
 
 // in returns the pages of g among them, in order.
-func (h *holePages) in(g Range) (pages []int64) {
+func (h *holePages) in(g paging.Range) (pages []int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	first, end := g.Pages()
@@ -49,21 +52,21 @@ func (h *holePages) in(g Range) (pages []int64) {
 // fillHolesLocked gives the holes that g touches anonymous pages, after a store to g has
 // faulted, and reports whether it did: then the store is worth another try. f.mu must be
 // held.
-func (f *File) fillHolesLocked(g Range) (filled bool) {
+func (f *File) fillHolesLocked(g paging.Range) (filled bool) {
 	if !f.fillsHoles || f.copies == nil {
 		return false
 	}
 	c := f.copies
-	g = Range{PageDown(g.Off), g.End}.Intersect(Range{0, c.fileEnd})
+	g = paging.Range{Off: paging.PageDown(g.Off), End: g.End}.Intersect(paging.Range{Off: 0, End: c.fileEnd})
 	c.holes.mu.Lock()
 	defer c.holes.mu.Unlock()
-	for at := g.Off; at < g.End; at += PageSize {
-		page := Range{at, at + PageSize}
+	for at := g.Off; at < g.End; at += paging.PageSize {
+		page := paging.Range{Off: at, End: at + paging.PageSize}
 		// A page that was copied is there; another may be one by others' doing.
-		if f.record.all(page, pageCopied) || c.holes.hasLocked(at/PageSize) || !f.isHole(page) {
+		if f.record.All(page, dirty.Copied) || c.holes.hasLocked(at/paging.PageSize) || !f.isHole(page) {
 			continue
 		}
-		runs := 1 - c.holes.neighboursLocked(at/PageSize)
+		runs := 1 - c.holes.neighboursLocked(at/paging.PageSize)
 		if f.table.holeRuns.Add(runs) > f.table.maxMappings/2 || f.mapNothing(page.Off, page.End) != nil {
 			f.table.holeRuns.Add(-runs)
 			return filled
@@ -71,17 +74,17 @@ func (f *File) fillHolesLocked(g Range) (filled bool) {
 		if c.holes.pages == nil {
 			c.holes.pages = make(map[int64]bool)
 		}
-		c.holes.pages[at/PageSize] = true
+		c.holes.pages[at/paging.PageSize] = true
 		filled = true
 	}
 	return filled
 }
 
 // isHole reports whether the file has a page and nothing in it.
-func (f *File) isHole(page Range) bool {
+func (f *File) isHole(page paging.Range) bool {
 	var buf [1 << 16]byte // as large as pages get
 	f.beforeRead(true)
-	n, err := f.sys.pread(f.fd, buf[:page.Len()], page.Off)
+	n, err := f.sys.Pread(f.fd, buf[:page.Len()], page.Off)
 	if err != nil || n == 0 {
 		return false
 	}
@@ -95,9 +98,9 @@ func (f *File) isHole(page Range) bool {
 
 // emptyHolesLocked gives the pages of g back to the file. f.syncMu and f.mu must be held,
 // the latter exclusively.
-func (f *File) emptyHolesLocked(g Range) error {
+func (f *File) emptyHolesLocked(g paging.Range) error {
 	for _, page := range f.copies.holes.in(g) {
-		if err := f.mapFilePart(page*PageSize, (page+1)*PageSize); err != nil {
+		if err := f.mapFilePart(page*paging.PageSize, (page+1)*paging.PageSize); err != nil {
 			return err
 		}
 		f.forgetHole(page)
@@ -107,7 +110,7 @@ func (f *File) emptyHolesLocked(g Range) error {
 
 // forgetHolesLocked forgets the pages of g, which are not the file's any more. f.mu must
 // be held exclusively.
-func (f *File) forgetHolesLocked(g Range) {
+func (f *File) forgetHolesLocked(g paging.Range) {
 	for _, page := range f.copies.holes.in(g) {
 		f.forgetHole(page)
 	}
@@ -124,17 +127,17 @@ func (f *File) forgetHole(page int64) {
 // piecesLocked returns the parts of the mapping, of length bytes, that each are one area
 // of the kernel's: mremap(2) moves one at a time. f.mu must be held exclusively, and
 // f.syncMu.
-func (f *File) piecesLocked(length int64) (pieces []Range) {
+func (f *File) piecesLocked(length int64) (pieces []paging.Range) {
 	cuts := []int64{0, f.copies.fileEnd, length}
-	for _, page := range f.copies.holes.in(wholeFile) {
-		cuts = append(cuts, page*PageSize, (page+1)*PageSize)
+	for _, page := range f.copies.holes.in(paging.WholeFile) {
+		cuts = append(cuts, page*paging.PageSize, (page+1)*paging.PageSize)
 	}
 	for _, g := range f.locked {
 		cuts = append(cuts, g.Off, g.End)
 	}
 	slices.Sort(cuts)
 	for i, at := range cuts[1:] {
-		if piece := (Range{cuts[i], at}).Intersect(Range{0, length}); !piece.Empty() {
+		if piece := (paging.Range{Off: cuts[i], End: at}).Intersect(paging.Range{Off: 0, End: length}); !piece.Empty() {
 			pieces = append(pieces, piece)
 		}
 	}
@@ -144,10 +147,10 @@ func (f *File) piecesLocked(length int64) (pieces []Range) {
 // whyFaulted returns the errno for a store to a file that copies that faulted. A page is
 // gone, with its copy: the backing file was truncated by others (EIO). Or there is no
 // room for a hole of it on a filesystem in memory (ENOSPC). f.mu must be held.
-func (f *File) whyFaulted(g Range) syscall.Errno {
-	g = Range{PageDown(g.Off), g.End}.Intersect(Range{0, f.copies.fileEnd})
-	for at := g.Off; f.fillsHoles && at < g.End; at += PageSize {
-		if page := (Range{at, at + PageSize}); !f.record.all(page, pageCopied) && f.isHole(page) {
+func (f *File) whyFaulted(g paging.Range) syscall.Errno {
+	g = paging.Range{Off: paging.PageDown(g.Off), End: g.End}.Intersect(paging.Range{Off: 0, End: f.copies.fileEnd})
+	for at := g.Off; f.fillsHoles && at < g.End; at += paging.PageSize {
+		if page := (paging.Range{Off: at, End: at + paging.PageSize}); !f.record.All(page, dirty.Copied) && f.isHole(page) {
 			return syscall.ENOSPC
 		}
 	}

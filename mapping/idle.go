@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"mapfs/mapping/sys"
 )
 
 // A file that nobody has open stays open and mapped for a while, in case it is opened
@@ -61,7 +63,7 @@ func (f *File) Release(keep bool) {
 	}
 	last.at = time.Now()
 	last.keep = keep && last.linked && !(last.program && f.holdsForWriting())
-	if last.linked && f.record.unsynced() {
+	if last.linked && f.record.Unsynced() {
 		if !keep {
 			t.syncUnlessRemembered(f)
 		}
@@ -82,7 +84,7 @@ func (f *File) lookAgain() (now lastUse) {
 	var st unix.Stat_t
 	err := f.Stat(&st)
 	if err == nil && f.copying() { // what it shows is not what it is
-		err = f.WithDescriptor(func(fd int) error { return fstat(fd, &st) })
+		err = f.WithDescriptor(func(fd int) error { return sys.Fstat(fd, &st) })
 	}
 	if err == nil {
 		now.looks(&st)
@@ -197,7 +199,7 @@ func (t *Table) giveUp(f *File) {
 // syncUnlessRemembered writes a file back that is about to be closed if no more files
 // can be remembered.
 func (t *Table) syncUnlessRemembered(f *File) {
-	if !f.record.unsynced() || !t.remembered.full() {
+	if !f.record.Unsynced() || !t.remembered.full() {
 		return
 	}
 	seen := f.Failures()
@@ -242,7 +244,7 @@ func (t *Table) oldestKept(mode Mode) *File {
 // it up.
 func (t *Table) forgetLocked(f *File) {
 	delete(t.files, f.id)
-	if f.last.linked && f.record.unsynced() && !f.held.Load() {
+	if f.last.linked && f.record.Unsynced() && !f.held.Load() {
 		t.remembered.add(f.id, rememberedFile{f.record, f.size.Load(), f.last.born})
 	}
 	t.unidleLocked(f)
@@ -305,7 +307,7 @@ func (t *Table) sweep() bool {
 	t.mu.Unlock()
 	for _, f := range idle {
 		var st unix.Stat_t
-		err := f.WithDescriptor(func(fd int) error { return fstat(fd, &st) })
+		err := f.WithDescriptor(func(fd int) error { return sys.Fstat(fd, &st) })
 		t.mu.Lock()
 		if err != nil || st.Nlink == 0 || time.Since(f.last.at) >= idleTime && !f.kept() {
 			f.last.keep = false

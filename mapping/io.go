@@ -6,6 +6,11 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"mapfs/mapping/dirty"
+	"mapfs/mapping/guard"
+	"mapfs/mapping/paging"
+	"mapfs/mapping/sys"
 )
 
 // An Outlet is where the bytes of a read go when they need not pass through
@@ -28,7 +33,7 @@ const bounceSize = 128 << 10
 // caller's to report. quiet says that the file's access time stays as it is
 // (open(2): O_NOATIME).
 func (f *File) ReadTo(out Outlet, off int64, n int, quiet bool) (sent bool, err error) {
-	g, ok := RangeOf(off, int64(n))
+	g, ok := paging.RangeOf(off, int64(n))
 	if !ok {
 		return false, os.NewSyscallError("read", syscall.EINVAL)
 	}
@@ -47,30 +52,30 @@ func (f *File) ReadTo(out Outlet, off int64, n int, quiet bool) (sent bool, err 
 		}
 		known = true
 	}
-	g = g.Intersect(Range{0, size})
+	g = g.Intersect(paging.Range{Off: 0, End: size})
 	if g.Empty() {
 		fd, header := out.Begin(0)
-		_, err = f.sys.writev(fd, header, nil)
+		_, err = f.sys.Writev(fd, header, nil)
 		return true, err
 	}
 	if f.beenCut() || !f.presentLocked(mem, g, known) {
 		return f.bounceTo(out, g, quiet)
 	}
 	fd, header := out.Begin(int(g.Len()))
-	if _, err = f.sys.writev(fd, header, mem[g.Off:g.End]); err != nil {
+	if _, err = f.sys.Writev(fd, header, mem[g.Off:g.End]); err != nil {
 		if errnoIn(err) == syscall.EFAULT {
 			f.wasCut()
 		}
 		return true, err
 	}
-	f.record.set(g, pageLoaded)
+	f.record.Set(g, dirty.Loaded)
 	f.readMapped(quiet)
 	f.loaded(g)
 	return true, nil
 }
 
 // loaded counts a read and tells of it.
-func (f *File) loaded(g Range) {
+func (f *File) loaded(g paging.Range) {
 	f.counters.Reads.add(f.table, EventRead)
 	f.observe(Event{Kind: EventRead, Off: g.Off, Length: g.Len()})
 }
@@ -81,30 +86,30 @@ func (f *File) loaded(g Range) {
 // were loaded before are touched; for more, and for others, it is cheaper to ask for
 // the size than to wait for pages in user mode. On a filesystem that fills holes a page must be
 // there already. known says that the size was just asked for. f.mu must be held.
-func (f *File) presentLocked(mem []byte, g Range, known bool) bool {
+func (f *File) presentLocked(mem []byte, g paging.Range, known bool) bool {
 	if g.End > int64(len(mem)) {
 		return false
 	}
 	if f.copies != nil {
 		return f.presentCopiesLocked(mem, g)
 	}
-	loaded := f.record.all(g, pageLoaded)
+	loaded := f.record.All(g, dirty.Loaded)
 	if loaded && g.Len() <= touchMost {
-		if fault := touch(mem[g.Off:g.End]); fault != 0 {
+		if fault := guard.Touch(mem[g.Off:g.End]); fault != 0 {
 			f.faulted(mem, fault)
 			f.wasCut()
 			return false
 		}
 		return true
 	}
-	if !loaded && f.fillsHoles && !resident(mem[PageDown(g.Off):g.End]) {
+	if !loaded && f.fillsHoles && !guard.Resident(mem[paging.PageDown(g.Off):g.End]) {
 		return false
 	}
 	if known {
 		return true
 	}
 	var st unix.Stat_t
-	if fstat(f.fd, &st) != nil {
+	if sys.Fstat(f.fd, &st) != nil {
 		return false
 	}
 	if st.Size < g.End {
@@ -118,7 +123,7 @@ func (f *File) presentLocked(mem []byte, g Range, known bool) bool {
 const touchMost = 8 << 10
 
 // bounceTo sends the bytes of g by way of pread(2).
-func (f *File) bounceTo(out Outlet, g Range, quiet bool) (sent bool, err error) {
+func (f *File) bounceTo(out Outlet, g paging.Range, quiet bool) (sent bool, err error) {
 	buf := bounce.Get().(*[bounceSize]byte)
 	defer bounce.Put(buf)
 	f.beforeRead(quiet)
@@ -132,9 +137,9 @@ func (f *File) bounceTo(out Outlet, g Range, quiet bool) (sent bool, err error) 
 			return false, err
 		}
 	}
-	f.loaded(Range{g.Off, g.Off + int64(n)})
+	f.loaded(paging.Range{Off: g.Off, End: g.Off + int64(n)})
 	fd, header := out.Begin(n)
-	_, err = f.sys.writev(fd, header, buf[:n])
+	_, err = f.sys.Writev(fd, header, buf[:n])
 	return true, err
 }
 
@@ -151,7 +156,7 @@ func (f *File) readPast(p []byte, off int64) (n int, err error) {
 // file does need not be asked again.
 func (f *File) preadFull(p []byte, off int64) (n int, err error) {
 	for n < len(p) {
-		m, err := f.sys.pread(f.fd, p[n:], off+int64(n))
+		m, err := f.sys.Pread(f.fd, p[n:], off+int64(n))
 		if err != nil {
 			return n, err
 		}
@@ -166,7 +171,7 @@ func (f *File) preadFull(p []byte, off int64) (n int, err error) {
 // ReadAt loads len(p) bytes from off into p. It returns fewer only at the end of
 // the file, and then no error.
 func (f *File) ReadAt(p []byte, off int64) (int, error) {
-	g, ok := RangeOf(off, int64(len(p)))
+	g, ok := paging.RangeOf(off, int64(len(p)))
 	if !ok {
 		return 0, os.NewSyscallError("read", syscall.EINVAL)
 	}
@@ -181,16 +186,16 @@ func (f *File) ReadAt(p []byte, off int64) (int, error) {
 		}
 		known = true
 	}
-	g = g.Intersect(Range{0, size})
+	g = g.Intersect(paging.Range{Off: 0, End: size})
 	p = p[:g.Len()]
 	if len(p) == 0 {
 		return 0, nil
 	}
 	f.loaded(g)
 	if f.presentLocked(mem, g, known) {
-		fault := load(p, mem[g.Off:g.End])
+		fault := guard.Load(p, mem[g.Off:g.End])
 		if fault == 0 {
-			f.record.set(g, pageLoaded)
+			f.record.Set(g, dirty.Loaded)
 			f.readMapped(false)
 			return len(p), nil
 		}
@@ -205,7 +210,7 @@ func (f *File) ReadAt(p []byte, off int64) (int, error) {
 // the file by just what was stored; the bytes between are zero. by says who
 // changes the bytes.
 func (f *File) WriteAt(p []byte, off int64, by Origin) (int, error) {
-	g, ok := RangeOf(off, int64(len(p)))
+	g, ok := paging.RangeOf(off, int64(len(p)))
 	if !ok {
 		return 0, os.NewSyscallError("write", syscall.EFBIG)
 	}
@@ -238,8 +243,8 @@ func (f *File) WriteAt(p []byte, off int64, by Origin) (int, error) {
 // write-back goes by pwrite(2), which is the cheapest way to a page that is not
 // in the page table; the second by process_vm_writev(2), where the kernel makes
 // the page writable; from the third on a plain copy does.
-func (f *File) overwrite(p []byte, g Range, by Origin) (n int, done bool, err error) {
-	warm := f.record.all(g, pageWritten)
+func (f *File) overwrite(p []byte, g paging.Range, by Origin) (n int, done bool, err error) {
+	warm := f.record.All(g, dirty.Written)
 	var mem []byte
 	if warm {
 		mem = f.rlock(g.End, forWriting)
@@ -252,13 +257,13 @@ func (f *File) overwrite(p []byte, g Range, by Origin) (n int, done bool, err er
 	}
 	if g.End <= int64(len(mem)) && f.storeLocked(mem, p, g) {
 		f.stored()
-		f.record.set(g, pageWritten|pageStored|by.state())
+		f.record.Set(g, dirty.Written|dirty.Stored|by.state())
 		f.wrote(g, by)
 		return len(p), true, nil
 	}
 	n, err = f.pwriteFull(p, g.Off)
 	g.End = g.Off + int64(n)
-	f.record.set(g, pageWritten|by.state())
+	f.record.Set(g, dirty.Written|by.state())
 	if n > 0 {
 		f.wrote(g, by)
 	}
@@ -268,16 +273,16 @@ func (f *File) overwrite(p []byte, g Range, by Origin) (n int, done bool, err er
 // storeLocked stores p at g through the mapping, by its own hand where the pages
 // are known to be writable, else by the kernel's. It reports false when that
 // faults. f.mu must be held.
-func (f *File) storeLocked(mem, p []byte, g Range) bool {
-	if f.record.all(g, pageStored) || f.table.vmwriteOff.Load() {
-		fault := store(mem[g.Off:g.End], p)
+func (f *File) storeLocked(mem, p []byte, g paging.Range) bool {
+	if f.record.All(g, dirty.Stored) || f.table.vmwriteOff.Load() {
+		fault := guard.Store(mem[g.Off:g.End], p)
 		if fault != 0 {
 			f.faulted(mem, fault)
 		}
 		return fault == 0
 	}
-	if err := f.sys.vmwrite(mem[g.Off:g.End], p); err != nil {
-		f.faulted(mem, addressOf(mem[g.Off:])) // some page of it; which, the kernel does not tell
+	if err := f.sys.Vmwrite(mem[g.Off:g.End], p); err != nil {
+		f.faulted(mem, guard.AddressOf(mem[g.Off:])) // some page of it; which, the kernel does not tell
 		return false
 	}
 	return true
@@ -288,7 +293,7 @@ func (f *File) storeLocked(mem, p []byte, g Range) bool {
 // will meet it again.
 func (f *File) pwriteFull(p []byte, off int64) (n int, err error) {
 	for n < len(p) {
-		m, err := f.sys.pwrite(f.fd, p[n:], off+int64(n))
+		m, err := f.sys.Pwrite(f.fd, p[n:], off+int64(n))
 		if err != nil {
 			if n > 0 {
 				return n, nil
@@ -307,7 +312,7 @@ func (f *File) pwriteFull(p []byte, off int64) (n int, err error) {
 // come in one pwrite(2): a crash between them leaves no zeros behind, and a full
 // filesystem is told before the size changes. done is false when the file has
 // changed its mode meanwhile.
-func (f *File) extend(p []byte, g Range, by Origin) (n int, done bool, err error) {
+func (f *File) extend(p []byte, g paging.Range, by Origin) (n int, done bool, err error) {
 	f.growMu.Lock()
 	defer f.growMu.Unlock()
 	if f.copies != nil {
@@ -319,7 +324,7 @@ func (f *File) extend(p []byte, g Range, by Origin) (n int, done bool, err error
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	n, err = f.pwriteFull(p, g.Off)
-	f.grownLocked(Range{g.Off, g.Off + int64(n)}, by)
+	f.grownLocked(paging.Range{Off: g.Off, End: g.Off + int64(n)}, by)
 	return n, true, err
 }
 
@@ -342,25 +347,25 @@ func (f *File) Append(p []byte, by Origin) (off int64, n int, err error) {
 	}
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	if n, err = f.sys.appendTo(f.fd, p); err != nil {
+	if n, err = f.sys.AppendTo(f.fd, p); err != nil {
 		return 0, 0, err
 	}
 	var st unix.Stat_t
-	if err = fstat(f.fd, &st); err != nil {
+	if err = sys.Fstat(f.fd, &st); err != nil {
 		return 0, 0, err
 	}
 	off = st.Size - int64(n)
-	f.grownLocked(Range{off, st.Size}, by)
+	f.grownLocked(paging.Range{Off: off, End: st.Size}, by)
 	return off, n, nil
 }
 
 // grownLocked takes over the size after bytes were written at g. f.growMu and
 // f.mu must be held, the latter at least shared.
-func (f *File) grownLocked(g Range, by Origin) {
+func (f *File) grownLocked(g paging.Range, by Origin) {
 	if g.Empty() {
 		return
 	}
-	f.record.set(g, pageWritten|by.state())
+	f.record.Set(g, dirty.Written|by.state())
 	f.wrote(g, by)
 	f.growLocked(g.End)
 }
@@ -381,7 +386,7 @@ func (f *File) growLocked(size int64) {
 func (f *File) clearTail(off int64) error {
 	var st unix.Stat_t
 	f.mu.RLock()
-	err := fstat(f.fd, &st)
+	err := sys.Fstat(f.fd, &st)
 	if err == nil {
 		f.adoptSize(st.Size)
 	}
@@ -389,11 +394,11 @@ func (f *File) clearTail(off int64) error {
 	if err != nil {
 		return err
 	}
-	end, ok := PageUp(st.Size)
+	end, ok := paging.PageUp(st.Size)
 	if !ok {
 		return nil
 	}
-	tail := Range{st.Size, min(end, off)}
+	tail := paging.Range{Off: st.Size, End: min(end, off)}
 	if tail.Empty() {
 		return nil
 	}
@@ -401,7 +406,7 @@ func (f *File) clearTail(off int64) error {
 	defer f.mu.RUnlock()
 	if tail.End <= int64(len(mem)) {
 		// A page that faults is a hole of a full filesystem, and zero.
-		if cleared, _ := zero(mem[tail.Off:tail.End]); cleared > 0 {
+		if cleared, _ := guard.Zero(mem[tail.Off:tail.End]); cleared > 0 {
 			f.observe(Event{Kind: EventZero, Off: tail.End - int64(cleared), Length: int64(cleared)})
 		}
 	}
@@ -433,16 +438,16 @@ func (f *File) Truncate(size int64) error {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 	}
-	if err := f.sys.ftruncate(f.fd, size); err != nil {
+	if err := f.sys.Ftruncate(f.fd, size); err != nil {
 		return err
 	}
 	f.mtime.Store(0) // the kernel has just set a newer one
 	if size < old {
-		f.record.forget(size)
+		f.record.Forget(size)
 	}
 	f.size.Store(size)
 	if size > 0 && size != old {
-		f.record.set(Range{size - 1, size}, pageWritten|pageUnsyncedTruncate)
+		f.record.Set(paging.Range{Off: size - 1, End: size}, dirty.Written|dirty.UnsyncedTruncate)
 	}
 	f.observe(Event{Kind: EventTruncate, Off: old, Length: size})
 	return nil
@@ -451,7 +456,7 @@ func (f *File) Truncate(size int64) error {
 // Allocate is fallocate(2) with the given mode: 0, KEEP_SIZE, PUNCH_HOLE,
 // ZERO_RANGE or what else the filesystem knows.
 func (f *File) Allocate(mode uint32, off, length int64) error {
-	g, ok := RangeOf(off, length)
+	g, ok := paging.RangeOf(off, length)
 	if !ok || length == 0 {
 		return os.NewSyscallError("fallocate", syscall.EINVAL)
 	}
@@ -470,7 +475,7 @@ func (f *File) Allocate(mode uint32, off, length int64) error {
 
 // allocate is Allocate in the mode Shared. done is false when the file has changed
 // its mode meanwhile.
-func (f *File) allocate(mode uint32, g Range) (done bool, err error) {
+func (f *File) allocate(mode uint32, g paging.Range) (done bool, err error) {
 	f.growMu.Lock()
 	defer f.growMu.Unlock()
 	if f.copies != nil {
@@ -484,15 +489,15 @@ func (f *File) allocate(mode uint32, g Range) (done bool, err error) {
 	}
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	if err := f.sys.fallocate(f.fd, mode, g.Off, g.Len()); err != nil {
+	if err := f.sys.Fallocate(f.fd, mode, g.Off, g.Len()); err != nil {
 		return true, err
 	}
 	if grows {
 		f.growLocked(g.End)
 	}
-	if in := g.Intersect(Range{0, f.size.Load()}); !in.Empty() && mode&^unix.FALLOC_FL_KEEP_SIZE != 0 {
-		f.record.clear(in, pageLoaded|pageStored) // the pages there are other ones now
-		f.record.set(in, pageWritten|pageUnsyncedTruncate)
+	if in := g.Intersect(paging.Range{Off: 0, End: f.size.Load()}); !in.Empty() && mode&^unix.FALLOC_FL_KEEP_SIZE != 0 {
+		f.record.Clear(in, dirty.Loaded|dirty.Stored) // the pages there are other ones now
+		f.record.Set(in, dirty.Written|dirty.UnsyncedTruncate)
 	}
 	return true, nil
 }
@@ -507,15 +512,15 @@ type Origin struct {
 }
 
 // state returns the page state that remembers the cause.
-func (o Origin) state() pageState {
+func (o Origin) state() dirty.State {
 	if o.Store {
-		return pageUnsyncedStore
+		return dirty.UnsyncedStore
 	}
-	return pageUnsyncedWrite
+	return dirty.UnsyncedWrite
 }
 
 // wrote counts a change of the bytes of g and tells of it.
-func (f *File) wrote(g Range, by Origin) {
+func (f *File) wrote(g paging.Range, by Origin) {
 	kind, counter := EventWrite, &f.counters.Writes
 	if by.Store {
 		kind, counter = EventStore, &f.counters.Stores
@@ -528,5 +533,5 @@ func (f *File) wrote(g Range, by Origin) {
 // from the file's first byte.
 func (f *File) faulted(mem []byte, addr uintptr) {
 	f.counters.Faults.add(f.table, EventFault)
-	f.observe(Event{Kind: EventFault, Addr: addr, Off: PageDown(int64(addr - addressOf(mem))), Length: PageSize})
+	f.observe(Event{Kind: EventFault, Addr: addr, Off: paging.PageDown(int64(addr - guard.AddressOf(mem))), Length: paging.PageSize})
 }

@@ -8,23 +8,27 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"mapfs/internal/filetest"
 	"mapfs/internal/need"
+	"mapfs/mapping/dirty"
+	"mapfs/mapping/paging"
+	"mapfs/mapping/sys"
 )
 
 // TestWriteReadSweep writes every combination of offset and length around the
 // page size, to files of every size around it.
 func TestWriteReadSweep(t *testing.T) {
-	onEachFS(t, func(t *testing.T, dir string) {
+	filetest.OnEachFS(t, func(t *testing.T, dir string) {
 		f, path := testFile(t, dir)
-		for _, size := range boundaries() {
-			for _, off := range boundaries() {
-				for _, length := range boundaries() {
+		for _, size := range filetest.Boundaries() {
+			for _, off := range filetest.Boundaries() {
+				for _, length := range filetest.Boundaries() {
 					if err := f.Truncate(0); err != nil {
 						t.Fatal(err)
 					}
-					base := pattern(int(size), 3)
+					base := filetest.Pattern(int(size), 3)
 					mustWrite(t, f, base, 0)
-					p := pattern(int(length), 77)
+					p := filetest.Pattern(int(length), 77)
 					mustWrite(t, f, p, off)
 					want := base
 					if length > 0 {
@@ -43,15 +47,15 @@ func TestWriteReadSweep(t *testing.T) {
 // pwrite, by process_vm_writev, by a plain store, before and after write-back.
 func TestRepeatedWrites(t *testing.T) {
 	for _, noVMWrite := range []bool{false, true} {
-		onEachFS(t, func(t *testing.T, dir string) {
+		filetest.OnEachFS(t, func(t *testing.T, dir string) {
 			f, path := testFile(t, dir)
 			f.table.vmwriteOff.Store(noVMWrite)
-			want := pattern(int(3*PageSize), 1)
+			want := filetest.Pattern(int(3*paging.PageSize), 1)
 			mustWrite(t, f, want, 0)
 			seen := f.Failures()
 			for round := range 12 {
-				p := pattern(int(PageSize)+3, byte(round))
-				off := PageSize/2 + int64(round)
+				p := filetest.Pattern(int(paging.PageSize)+3, byte(round))
+				off := paging.PageSize/2 + int64(round)
 				mustWrite(t, f, p, off)
 				copy(want[off:], p)
 				wantContent(t, f, path, want)
@@ -64,7 +68,7 @@ func TestRepeatedWrites(t *testing.T) {
 					}
 				}
 			}
-			if !f.record.all(Range{PageSize, 2 * PageSize}, pageStored) {
+			if !f.record.All(paging.Range{Off: paging.PageSize, End: 2 * paging.PageSize}, dirty.Stored) {
 				t.Error("a page written many times was never stored to through the mapping")
 			}
 		})
@@ -72,11 +76,11 @@ func TestRepeatedWrites(t *testing.T) {
 }
 
 func TestTruncateZeroFills(t *testing.T) {
-	onEachFS(t, func(t *testing.T, dir string) {
+	filetest.OnEachFS(t, func(t *testing.T, dir string) {
 		f, path := testFile(t, dir)
-		for _, down := range boundaries() {
-			for _, up := range boundaries() {
-				full := pattern(int(6*PageSize), 9)
+		for _, down := range filetest.Boundaries() {
+			for _, up := range filetest.Boundaries() {
+				full := filetest.Pattern(int(6*paging.PageSize), 9)
 				mustWrite(t, f, full, 0)
 				if err := f.Truncate(down); err != nil {
 					t.Fatal(err)
@@ -99,29 +103,29 @@ func TestTruncateZeroFills(t *testing.T) {
 // and would reappear when the file grows.
 func TestTailStoredByOthersIsCleared(t *testing.T) {
 	grow := map[string]func(f *File) error{
-		"truncate": func(f *File) error { return f.Truncate(2 * PageSize) },
+		"truncate": func(f *File) error { return f.Truncate(2 * paging.PageSize) },
 		"write past the end": func(f *File) error {
-			_, err := f.WriteAt([]byte("x"), 2*PageSize-1, Origin{})
+			_, err := f.WriteAt([]byte("x"), 2*paging.PageSize-1, Origin{})
 			return err
 		},
-		"fallocate": func(f *File) error { return f.Allocate(0, 0, 2*PageSize) },
+		"fallocate": func(f *File) error { return f.Allocate(0, 0, 2*paging.PageSize) },
 	}
 	for name, fn := range grow {
 		t.Run(name, func(t *testing.T) {
-			onEachFS(t, func(t *testing.T, dir string) {
+			filetest.OnEachFS(t, func(t *testing.T, dir string) {
 				f, path := testFile(t, dir)
 				mustWrite(t, f, []byte("hel"), 0)
 				storeByOther(t, path, "sneaked in", 5)
 				if err := fn(f); err != nil {
 					t.Fatal(err)
 				}
-				got := make([]byte, 2*PageSize-1)
+				got := make([]byte, 2*paging.PageSize-1)
 				if n, err := f.ReadAt(got, 0); n != len(got) || err != nil {
 					t.Fatal(n, err)
 				}
 				want := make([]byte, len(got))
 				copy(want, "hel")
-				if err := sameBytes(got, want); err != nil {
+				if err := filetest.SameBytes(got, want); err != nil {
 					t.Fatal(err)
 				}
 			})
@@ -138,41 +142,41 @@ func storeByOther(t *testing.T, path, text string, off int) {
 		t.Fatal(err)
 	}
 	defer unix.Close(fd)
-	mem, err := mmap(fd, PageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	mem, err := unix.Mmap(fd, 0, int(paging.PageSize), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer munmap(mem)
+	defer unix.Munmap(mem)
 	copy(mem[off:], text)
 }
 
 // TestTruncatedBehind: the file becomes shorter by somebody else's hand while it
 // is mapped. Reads end where it ends now; writes make it longer again.
 func TestTruncatedBehind(t *testing.T) {
-	onEachFS(t, func(t *testing.T, dir string) {
+	filetest.OnEachFS(t, func(t *testing.T, dir string) {
 		f, path := testFile(t, dir)
-		full := pattern(int(4*PageSize), 5)
+		full := filetest.Pattern(int(4*paging.PageSize), 5)
 		mustWrite(t, f, full, 0)
 		mustWrite(t, f, full, 0)
 		mustWrite(t, f, full, 0) // warm: by stores
 		wantContent(t, f, path, full)
-		if err := os.Truncate(path, PageSize+1); err != nil {
+		if err := os.Truncate(path, paging.PageSize+1); err != nil {
 			t.Fatal(err)
 		}
-		got := make([]byte, 4*PageSize)
+		got := make([]byte, 4*paging.PageSize)
 		n, err := f.ReadAt(got, 0)
-		if err != nil || sameBytes(got[:n], full[:PageSize+1]) != nil {
-			t.Fatalf("read %d bytes, %v; want the %d that are left", n, err, PageSize+1)
+		if err != nil || filetest.SameBytes(got[:n], full[:paging.PageSize+1]) != nil {
+			t.Fatalf("read %d bytes, %v; want the %d that are left", n, err, paging.PageSize+1)
 		}
 		if err := os.Truncate(path, 0); err != nil {
 			t.Fatal(err)
 		}
-		mustWrite(t, f, full[:10], 3*PageSize)
-		if n, err := f.ReadAt(got, 3*PageSize); n != 10 || err != nil {
+		mustWrite(t, f, full[:10], 3*paging.PageSize)
+		if n, err := f.ReadAt(got, 3*paging.PageSize); n != 10 || err != nil {
 			t.Fatalf("after a write past the cut: %d, %v", n, err)
 		}
-		want := make([]byte, 3*PageSize+10)
-		copy(want[3*PageSize:], full[:10])
+		want := make([]byte, 3*paging.PageSize+10)
+		copy(want[3*paging.PageSize:], full[:10])
 		wantContent(t, f, path, want)
 	})
 }
@@ -180,7 +184,7 @@ func TestTruncatedBehind(t *testing.T) {
 // TestGrownBehind: what others append is there to be read, and an append of ours
 // comes after it.
 func TestGrownBehind(t *testing.T) {
-	onEachFS(t, func(t *testing.T, dir string) {
+	filetest.OnEachFS(t, func(t *testing.T, dir string) {
 		f, path := testFile(t, dir)
 		mustWrite(t, f, []byte("one"), 0)
 		if err := appendByOther(path, "two"); err != nil {
@@ -231,14 +235,14 @@ func TestFullFilesystem(t *testing.T) {
 		if err := f.Truncate(size); err != nil {
 			t.Fatal(err)
 		}
-		got := make([]byte, PageSize)
+		got := make([]byte, paging.PageSize)
 		stored := 0
-		p := pattern(int(PageSize), 8)
+		p := filetest.Pattern(int(paging.PageSize), 8)
 		var err error
-		for off := int64(0); off < size; off += PageSize {
+		for off := int64(0); off < size; off += paging.PageSize {
 			var n int
 			// The record calls the page warm, so that the write is a store.
-			f.record.set(Range{off, off + PageSize}, pageWritten|pageStored)
+			f.record.Set(paging.Range{Off: off, End: off + paging.PageSize}, dirty.Written|dirty.Stored)
 			if n, err = f.WriteAt(p, off, Origin{}); err != nil {
 				break
 			}
@@ -248,7 +252,7 @@ func TestFullFilesystem(t *testing.T) {
 		if stored == 0 || stored > 1<<20 {
 			t.Errorf("%d bytes fit into 1 MiB", stored)
 		}
-		if n, err := f.ReadAt(got, 0); n != len(got) || err != nil || sameBytes(got, p) != nil {
+		if n, err := f.ReadAt(got, 0); n != len(got) || err != nil || filetest.SameBytes(got, p) != nil {
 			t.Error("what was stored before is not there", n, err)
 		}
 		if f.Size() != size {
@@ -263,7 +267,7 @@ func TestFullFilesystem(t *testing.T) {
 		var err error
 		for err == nil {
 			var n int
-			n, err = f.WriteAt(pattern(100_000, 2), written, Origin{})
+			n, err = f.WriteAt(filetest.Pattern(100_000, 2), written, Origin{})
 			written += int64(n)
 		}
 		errnoIs(t, err, syscall.ENOSPC)
@@ -281,7 +285,7 @@ func TestFullFilesystem(t *testing.T) {
 }
 
 func TestLimits(t *testing.T) {
-	onEachFS(t, func(t *testing.T, dir string) {
+	filetest.OnEachFS(t, func(t *testing.T, dir string) {
 		f, path := testFile(t, dir)
 		if n, err := f.ReadAt(make([]byte, 10), 0); n != 0 || err != nil {
 			t.Errorf("read of an empty file: %d, %v", n, err)
@@ -309,15 +313,15 @@ func TestLimits(t *testing.T) {
 // TestReadKeepsHoles: looking at a hole takes no memory and no disk, also on
 // tmpfs, where a load through a mapping would.
 func TestReadKeepsHoles(t *testing.T) {
-	onEachFS(t, func(t *testing.T, dir string) {
+	filetest.OnEachFS(t, func(t *testing.T, dir string) {
 		f, _ := testFile(t, dir)
-		mustWrite(t, f, []byte("data"), 40*PageSize)
+		mustWrite(t, f, []byte("data"), 40*paging.PageSize)
 		out := newDiscard(t)
-		for off := int64(0); off < 40*PageSize; off += PageSize {
-			if _, err := f.ReadTo(out, off, int(2*PageSize), false); err != nil {
+		for off := int64(0); off < 40*paging.PageSize; off += paging.PageSize {
+			if _, err := f.ReadTo(out, off, int(2*paging.PageSize), false); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := f.ReadAt(make([]byte, PageSize), off); err != nil {
+			if _, err := f.ReadAt(make([]byte, paging.PageSize), off); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -325,30 +329,30 @@ func TestReadKeepsHoles(t *testing.T) {
 		if err := f.Stat(&st); err != nil {
 			t.Fatal(err)
 		}
-		if got := st.Blocks * 512; got > 2*PageSize {
+		if got := st.Blocks * 512; got > 2*paging.PageSize {
 			t.Errorf("after a read of its holes the file takes %d bytes", got)
 		}
 	})
 }
 
 func TestAllocate(t *testing.T) {
-	onEachFS(t, func(t *testing.T, dir string) {
+	filetest.OnEachFS(t, func(t *testing.T, dir string) {
 		f, path := testFile(t, dir)
-		want := pattern(int(3*PageSize), 6)
+		want := filetest.Pattern(int(3*paging.PageSize), 6)
 		mustWrite(t, f, want, 0)
-		if err := f.Allocate(unix.FALLOC_FL_KEEP_SIZE, 0, 8*PageSize); err != nil {
+		if err := f.Allocate(unix.FALLOC_FL_KEEP_SIZE, 0, 8*paging.PageSize); err != nil {
 			t.Fatal(err)
 		}
 		wantContent(t, f, path, want)
-		if err := f.Allocate(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, PageSize-1, PageSize+2); err != nil {
+		if err := f.Allocate(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, paging.PageSize-1, paging.PageSize+2); err != nil {
 			t.Fatal(err)
 		}
-		clear(want[PageSize-1 : 2*PageSize+1])
+		clear(want[paging.PageSize-1 : 2*paging.PageSize+1])
 		wantContent(t, f, path, want)
-		if err := f.Allocate(0, 4*PageSize, 5); err != nil {
+		if err := f.Allocate(0, 4*paging.PageSize, 5); err != nil {
 			t.Fatal(err)
 		}
-		want = append(want, make([]byte, PageSize+5)...)
+		want = append(want, make([]byte, paging.PageSize+5)...)
 		wantContent(t, f, path, want)
 	})
 }
@@ -356,11 +360,11 @@ func TestAllocate(t *testing.T) {
 // TestUnmappable: a filesystem that knows no mmap is served by pread and pwrite.
 func TestUnmappable(t *testing.T) {
 	for _, errno := range []syscall.Errno{syscall.ENODEV, syscall.ENOMEM} {
-		sys := newSystem()
-		sys.mmap = func(int, int64, int, int) ([]byte, error) { return nil, os.NewSyscallError("mmap", errno) }
+		sys := sys.New()
+		sys.Mmap = func(int, int64, int, int) ([]byte, error) { return nil, os.NewSyscallError("mmap", errno) }
 		path := filepath.Join(t.TempDir(), "f")
 		f := openTest(t, newTestTable(t, Config{}, sys), path)
-		want := pattern(int(2*PageSize)+1, 4)
+		want := filetest.Pattern(int(2*paging.PageSize)+1, 4)
 		for range 4 {
 			mustWrite(t, f, want, 0)
 		}
@@ -380,7 +384,7 @@ func TestUnmappable(t *testing.T) {
 func TestDescriptorAccess(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "f")
-	want := pattern(int(PageSize), 2)
+	want := filetest.Pattern(int(paging.PageSize), 2)
 	if err := os.WriteFile(path, want, 0o600); err != nil {
 		t.Fatal(err)
 	}

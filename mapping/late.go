@@ -2,6 +2,8 @@ package mapping
 
 import (
 	"time"
+
+	"mapfs/mapping/paging"
 )
 
 // Mapping a file for one small read is dear: mmap(2), a page fault, and at the end
@@ -65,7 +67,7 @@ func (t *Table) mayMap() bool {
 }
 
 // readsLate reports whether a read of g is to go by pread, and notes that g is read.
-func (f *File) readsLate(g Range) bool {
+func (f *File) readsLate(g paging.Range) bool {
 	if !f.table.late.Load() || g.Empty() || g.Off >= f.size.Load() {
 		return false
 	}
@@ -81,12 +83,12 @@ func (f *File) readsLate(g Range) bool {
 	if !mapped && g.Len() >= lateSize && (g.Off > 0 || g.End < f.size.Load()) {
 		return false // more is to come
 	}
-	return f.record.see(g)
+	return f.record.See(g)
 }
 
 // sendLate sends the bytes of g that the file has by way of pread(2). done is false,
 // and nothing was sent, in the modes that copy.
-func (f *File) sendLate(out Outlet, g Range, quiet bool) (sent, done bool, err error) {
+func (f *File) sendLate(out Outlet, g paging.Range, quiet bool) (sent, done bool, err error) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	if f.copies != nil {

@@ -9,6 +9,10 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"mapfs/internal/filetest"
+	"mapfs/mapping/dirty"
+	"mapfs/mapping/paging"
 )
 
 // collector is an Outlet that keeps what is sent.
@@ -70,18 +74,18 @@ func isMapped(f *File) bool {
 
 // TestMapLate: the first read of a page needs no mapping, the second has one.
 func TestMapLate(t *testing.T) {
-	onEachFS(t, func(t *testing.T, dir string) {
+	filetest.OnEachFS(t, func(t *testing.T, dir string) {
 		table, out := lateTable(t), newCollector(t)
 		for _, size := range []int{1, 5, 4096, 4097, 100_000, 1 << 20} {
 			path := filepath.Join(dir, fmt.Sprint(size))
-			want := pattern(size, 3)
+			want := filetest.Pattern(size, 3)
 			if err := os.WriteFile(path, want, 0o600); err != nil {
 				t.Fatal(err)
 			}
 			f := openTest(t, table, path)
 			n := min(size, 20_000)
 			for i, mapped := range []bool{false, true, true} {
-				if err := sameBytes(out.read(t, f, int64(size-n), n+100), want[size-n:]); err != nil {
+				if err := filetest.SameBytes(out.read(t, f, int64(size-n), n+100), want[size-n:]); err != nil {
 					t.Errorf("%d bytes, read %d: %v", size, i, err)
 				}
 				if isMapped(f) != mapped {
@@ -106,12 +110,12 @@ func TestMapLateLarge(t *testing.T) {
 		{200_000, 4096, 4096, false},
 	} {
 		path := filepath.Join(t.TempDir(), "f")
-		want := pattern(test.size, 5)
+		want := filetest.Pattern(test.size, 5)
 		if err := os.WriteFile(path, want, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		f := openTest(t, table, path)
-		if err := sameBytes(out.read(t, f, int64(test.off), test.n), want[test.off:min(test.off+test.n, test.size)]); err != nil {
+		if err := filetest.SameBytes(out.read(t, f, int64(test.off), test.n), want[test.off:min(test.off+test.n, test.size)]); err != nil {
 			t.Errorf("%+v: %v", test, err)
 		}
 		if isMapped(f) != test.mapped {
@@ -203,10 +207,10 @@ func TestMapNowBusy(t *testing.T) {
 
 // TestMapLateGrown: a file that others have made longer or shorter is read as it is.
 func TestMapLateGrown(t *testing.T) {
-	onEachFS(t, func(t *testing.T, dir string) {
+	filetest.OnEachFS(t, func(t *testing.T, dir string) {
 		table, out := lateTable(t), newCollector(t)
 		path := filepath.Join(dir, "f")
-		want := pattern(9000, 7)
+		want := filetest.Pattern(9000, 7)
 		if err := os.WriteFile(path, want[:5000], 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -214,14 +218,14 @@ func TestMapLateGrown(t *testing.T) {
 		if err := os.WriteFile(path, want, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := sameBytes(out.read(t, f, 0, 16384), want); err != nil {
+		if err := filetest.SameBytes(out.read(t, f, 0, 16384), want); err != nil {
 			t.Errorf("longer: %v", err)
 		}
 		g := openTest(t, lateTable(t), path)
 		if err := os.Truncate(path, 100); err != nil {
 			t.Fatal(err)
 		}
-		if err := sameBytes(out.read(t, g, 0, 16384), want[:100]); err != nil {
+		if err := filetest.SameBytes(out.read(t, g, 0, 16384), want[:100]); err != nil {
 			t.Errorf("shorter: %v", err)
 		}
 		if g.Size() != 100 {
@@ -234,9 +238,9 @@ func TestMapLateGrown(t *testing.T) {
 func TestSeenPages(t *testing.T) {
 	for _, first := range []int64{0, 1, 31, 32, 33, 1000, 1023, 1024, 5000} {
 		for _, n := range []int64{1, 2, 31, 32, 33, 64, 1025} {
-			var r pageRecord
-			g := Range{first * PageSize, (first + n) * PageSize}
-			if !r.see(g) || r.see(g) {
+			var r dirty.Record
+			g := paging.Range{Off: first * paging.PageSize, End: (first + n) * paging.PageSize}
+			if !r.See(g) || r.See(g) {
 				t.Errorf("pages %d to %d: not new, or new twice", first, first+n)
 			}
 			for _, page := range []int64{first - 1, first, first + n - 1, first + n} {
@@ -248,7 +252,7 @@ func TestSeenPages(t *testing.T) {
 				if page < 32 && first+n > 32 {
 					continue
 				}
-				if fresh := r.see(Range{page * PageSize, page*PageSize + 1}); fresh == inside {
+				if fresh := r.See(paging.Range{Off: page * paging.PageSize, End: page*paging.PageSize + 1}); fresh == inside {
 					t.Errorf("pages %d to %d: page %d is new: %v", first, first+n, page, fresh)
 				}
 			}

@@ -7,6 +7,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"mapfs/mapping/sys"
 )
 
 // Mode says where stores to a file go.
@@ -72,14 +74,14 @@ func (f *File) SetMode(m Mode) error {
 	if f.copies != nil {
 		f.checkHeld() // others can have cut all of it away
 	}
-	if f.held.Load() || f.record.unsyncedPages() > 0 {
+	if f.held.Load() || f.record.UnsyncedPages() > 0 {
 		return os.NewSyscallError("mode", syscall.EBUSY)
 	}
 	if m != Shared && !f.readable {
 		return os.NewSyscallError("mode", syscall.EACCES)
 	}
 	var st unix.Stat_t
-	if err := fstat(f.fd, &st); err != nil {
+	if err := sys.Fstat(f.fd, &st); err != nil {
 		return err
 	}
 	f.dropMappingLocked()

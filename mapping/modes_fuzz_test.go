@@ -7,6 +7,11 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"mapfs/internal/filetest"
+	"mapfs/mapping/dirty"
+	"mapfs/mapping/pagestate"
+	"mapfs/mapping/paging"
 )
 
 // FuzzModes does what the bytes say to a file through the engine, mode changes
@@ -53,17 +58,17 @@ func (m *modesModel) resize(size int) {
 		m.logical = m.logical[:size:size]
 		m.cut = min(m.cut, size)
 		for page := range m.unsynced {
-			if page*PageSize >= int64(size) {
+			if page*paging.PageSize >= int64(size) {
 				delete(m.unsynced, page)
 				delete(m.copied, page)
 			}
 		}
-		if size%int(PageSize) != 0 {
+		if size%int(paging.PageSize) != 0 {
 			m.touch(size, size+1)
 		}
 	} else {
 		m.logical = append(m.logical, make([]byte, size-old)...)
-		if old%int(PageSize) != 0 {
+		if old%int(paging.PageSize) != 0 {
 			m.touch(old, old+1)
 		}
 		m.touch(size-1, size)
@@ -79,7 +84,7 @@ func (m *modesModel) touch(from, to int) {
 	if m.mode == Shared {
 		return
 	}
-	first, end := Range{int64(from), int64(to)}.Pages()
+	first, end := paging.Range{Off: int64(from), End: int64(to)}.Pages()
 	for page := first; page < end; page++ {
 		m.copied[page] = true
 		m.unsynced[page] = true
@@ -111,11 +116,11 @@ func (m *modesModel) sync(first, end int64, toDevice bool) {
 			if page < first || page >= end || !m.unsynced[page] {
 				continue
 			}
-			to := int(min((page+1)*PageSize, int64(len(m.logical))))
+			to := int(min((page+1)*paging.PageSize, int64(len(m.logical))))
 			if to > len(m.backing) {
 				m.backing = append(m.backing, make([]byte, to-len(m.backing))...)
 			}
-			copy(m.backing[page*PageSize:to], m.logical[page*PageSize:to])
+			copy(m.backing[page*paging.PageSize:to], m.logical[page*paging.PageSize:to])
 		}
 		if m.own {
 			m.cut = 1 << 40
@@ -152,7 +157,7 @@ func runModes(t *testing.T, parent string, mode Mode, program []byte) {
 	defer table.Close()
 	path := filepath.Join(dir, "f")
 	m := &modesModel{mode: mode, unsynced: map[int64]bool{}, copied: map[int64]bool{}}
-	m.backing = pattern(5000, 77)
+	m.backing = filetest.Pattern(5000, 77)
 	m.logical = append([]byte(nil), m.backing...)
 	if err := os.WriteFile(path, m.backing, 0o600); err != nil {
 		t.Fatal(err)
@@ -166,7 +171,7 @@ func runModes(t *testing.T, parent string, mode Mode, program []byte) {
 		t.Fatal(err)
 	}
 	defer f.Release(false)
-	k := ProbeKernel(unix.AT_FDCWD)
+	k := pagestate.Probe(unix.AT_FDCWD)
 	defer k.Close()
 
 	failures := f.Failures()
@@ -174,24 +179,24 @@ func runModes(t *testing.T, parent string, mode Mode, program []byte) {
 	for step := 0; len(program) >= operation && step < 48; step++ {
 		op, seed := program[0]%10, program[4]
 		at := int(binary.BigEndian.Uint16(program[1:]))
-		length := int(program[3]) * int(PageSize) / 100 // 0 to 2.5 pages
+		length := int(program[3]) * int(paging.PageSize) / 100 // 0 to 2.5 pages
 		program = program[operation:]
-		pages := func() (Range, int64, int64) { // of the file, from the page of at on
-			_, count := Range{0, int64(len(m.logical))}.Pages()
-			first := int64(at) / PageSize
+		pages := func() (paging.Range, int64, int64) { // of the file, from the page of at on
+			_, count := paging.Range{Off: 0, End: int64(len(m.logical))}.Pages()
+			first := int64(at) / paging.PageSize
 			if first >= count {
 				first = 0
 			}
 			end := min(first+int64(seed%3)+1, count)
-			return Range{first * PageSize, end * PageSize}, first, end
+			return paging.Range{Off: first * paging.PageSize, End: end * paging.PageSize}, first, end
 		}
 		switch op {
 		case 0: // write
-			data := pattern(length, seed)
+			data := filetest.Pattern(length, seed)
 			mustWrite(t, f, data, int64(at))
 			m.store(data, at)
 		case 1: // append
-			data := pattern(length, seed)
+			data := filetest.Pattern(length, seed)
 			off, n, err := f.Append(data, Origin{})
 			if err != nil || n != length || length > 0 && off != int64(len(m.logical)) {
 				t.Fatalf("step %d: Append = %d, %d, %v", step, off, n, err)
@@ -228,14 +233,14 @@ func runModes(t *testing.T, parent string, mode Mode, program []byte) {
 				m.logical = append([]byte(nil), m.backing...)
 				m.own = false
 				for page := range m.unsynced {
-					if m.copied[page] || page*PageSize >= int64(len(m.logical)) {
+					if m.copied[page] || page*paging.PageSize >= int64(len(m.logical)) {
 						delete(m.unsynced, page)
 					}
 				}
 				clear(m.copied)
 			}
 		case 6: // the mapping is given up, where that loses nothing
-			f.tryDropMapping()
+			f.Evict()
 		case 7: // a change of mode
 			next := Mode(seed % 3)
 			dirty := m.mode == Shared && f.UnsyncedPages() > 0
@@ -268,8 +273,8 @@ func runModes(t *testing.T, parent string, mode Mode, program []byte) {
 			if at < len(m.logical) {
 				end := min(len(m.logical), at+length)
 				for at < end { // pages that are zero already are not copied
-					next := min(int(PageDown(int64(at))+PageSize), end)
-					if sameBytes(m.logical[at:next], make([]byte, next-at)) != nil {
+					next := min(int(paging.PageDown(int64(at))+paging.PageSize), end)
+					if filetest.SameBytes(m.logical[at:next], make([]byte, next-at)) != nil {
 						clear(m.logical[at:next])
 						m.touch(at, next)
 					}
@@ -292,7 +297,7 @@ func (m *modesModel) invalidated(t *testing.T, f *File, first, end int64) {
 		if !m.copied[page] {
 			continue
 		}
-		g := Range{page * PageSize, min((page+1)*PageSize, int64(len(m.logical)))}
+		g := paging.Range{Off: page * paging.PageSize, End: min((page+1)*paging.PageSize, int64(len(m.logical)))}
 		got := make([]byte, g.Len())
 		if n, err := f.ReadAt(got, g.Off); n != len(got) || err != nil {
 			t.Fatalf("ReadAt: %d, %v", n, err)
@@ -306,7 +311,7 @@ func (m *modesModel) invalidated(t *testing.T, f *File, first, end int64) {
 		if g.Off < int64(len(ours)) {
 			copy(fromFile, ours[g.Off:])
 		}
-		if sameBytes(got, fromFile) != nil && sameBytes(got, make([]byte, g.Len())) != nil {
+		if filetest.SameBytes(got, fromFile) != nil && filetest.SameBytes(got, make([]byte, g.Len())) != nil {
 			t.Fatalf("page %d is neither the file's nor zero", page)
 		}
 		copy(m.logical[g.Off:], got)
@@ -314,10 +319,10 @@ func (m *modesModel) invalidated(t *testing.T, f *File, first, end int64) {
 		delete(m.unsynced, page)
 		// A file that was cut inside the page keeps what was cut off hidden. Where
 		// the page shows zeros, which the file could have too, the engine knows.
-		tail := m.backing[min(int(g.End), len(ours)):min(int((page+1)*PageSize), len(m.backing))]
-		hidden := m.own && sameBytes(tail, make([]byte, len(tail))) != nil
-		if zeros := sameBytes(got, make([]byte, g.Len())) == nil; zeros {
-			hidden = hidden && f.record.all(g, pageCopied)
+		tail := m.backing[min(int(g.End), len(ours)):min(int((page+1)*paging.PageSize), len(m.backing))]
+		hidden := m.own && filetest.SameBytes(tail, make([]byte, len(tail))) != nil
+		if zeros := filetest.SameBytes(got, make([]byte, g.Len())) == nil; zeros {
+			hidden = hidden && f.record.All(g, dirty.Copied)
 		}
 		if hidden {
 			m.touch(int(g.Off), int(g.Off)+1)
@@ -326,39 +331,39 @@ func (m *modesModel) invalidated(t *testing.T, f *File, first, end int64) {
 }
 
 // check compares the file with the model.
-func (m *modesModel) check(t *testing.T, f *File, k *KernelSources, path string, step int) {
+func (m *modesModel) check(t *testing.T, f *File, k *pagestate.Sources, path string, step int) {
 	t.Helper()
-	got := make([]byte, len(m.logical)+int(2*PageSize))
+	got := make([]byte, len(m.logical)+int(2*paging.PageSize))
 	n, err := f.ReadAt(got, 0)
-	if err != nil || sameBytes(got[:n], m.logical) != nil {
-		t.Fatalf("step %d, %v: ReadAt: %v, %v", step, m.mode, err, sameBytes(got[:n], m.logical))
+	if err != nil || filetest.SameBytes(got[:n], m.logical) != nil {
+		t.Fatalf("step %d, %v: ReadAt: %v, %v", step, m.mode, err, filetest.SameBytes(got[:n], m.logical))
 	}
 	var st unix.Stat_t
 	if err := f.Stat(&st); err != nil || st.Size != int64(len(m.logical)) {
 		t.Fatalf("step %d, %v: Stat: %d, %v, want %d", step, m.mode, st.Size, err, len(m.logical))
 	}
 	direct, err := os.ReadFile(path)
-	if err != nil || sameBytes(direct, m.backing) != nil {
-		t.Fatalf("step %d, %v: the backing file: %v, %v", step, m.mode, err, sameBytes(direct, m.backing))
+	if err != nil || filetest.SameBytes(direct, m.backing) != nil {
+		t.Fatalf("step %d, %v: the backing file: %v, %v", step, m.mode, err, filetest.SameBytes(direct, m.backing))
 	}
 	// The last page is shown whole, zero past the end.
-	end, _ := PageUp(st.Size)
+	end, _ := paging.PageUp(st.Size)
 	memory := make([]byte, end)
 	n, err = f.ReadMemory(memory, 0)
-	if err != nil || int64(n) != end || sameBytes(memory[st.Size:], make([]byte, end-st.Size)) != nil {
-		t.Fatalf("step %d, %v: the tail is not zero: %d, %v, %v", step, m.mode, n, err, sameBytes(memory[st.Size:], make([]byte, end-st.Size)))
+	if err != nil || int64(n) != end || filetest.SameBytes(memory[st.Size:], make([]byte, end-st.Size)) != nil {
+		t.Fatalf("step %d, %v: the tail is not zero: %d, %v, %v", step, m.mode, n, err, filetest.SameBytes(memory[st.Size:], make([]byte, end-st.Size)))
 	}
 	if m.mode == Shared {
 		return
 	}
-	count := end / PageSize
-	err = f.Inspect(k, 0, count, func(run PageRun) bool {
+	count := end / paging.PageSize
+	err = f.Inspect(k, 0, count, func(run pagestate.Run) bool {
 		for page := run.First; page < run.End; page++ {
-			if unsynced := run.Flags&PageUnsynced != 0; unsynced != m.unsynced[page] {
+			if unsynced := run.Flags&pagestate.Unsynced != 0; unsynced != m.unsynced[page] {
 				t.Fatalf("step %d, %v: page %d is %v, but unsynced: %v", step, m.mode, page, run.Flags, m.unsynced[page])
 			}
 			// The kernel's word, or past what the file has, the record's.
-			if copied := run.Flags&PageCopied != 0; copied != m.copied[page] {
+			if copied := run.Flags&pagestate.Copied != 0; copied != m.copied[page] {
 				t.Fatalf("step %d, %v: page %d is %v, but copied: %v", step, m.mode, page, run.Flags, m.copied[page])
 			}
 		}

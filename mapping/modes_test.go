@@ -11,6 +11,10 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"mapfs/internal/filetest"
+	"mapfs/mapping/paging"
+	"mapfs/mapping/sys"
 )
 
 // modeFile is testFile in a mode that copies, of a file with the given bytes.
@@ -26,26 +30,26 @@ func modeFile(t testing.TB, dir string, mode Mode, content []byte) (*File, strin
 // wantBoth checks what the engine shows and what the backing file has.
 func wantBoth(t testing.TB, f *File, path string, engine, backing []byte) {
 	t.Helper()
-	got := make([]byte, len(engine)+int(PageSize))
+	got := make([]byte, len(engine)+int(paging.PageSize))
 	n, err := f.ReadAt(got, 0)
-	if err != nil || sameBytes(got[:n], engine) != nil {
-		t.Fatalf("through the engine: %v, %v", err, sameBytes(got[:n], engine))
+	if err != nil || filetest.SameBytes(got[:n], engine) != nil {
+		t.Fatalf("through the engine: %v, %v", err, filetest.SameBytes(got[:n], engine))
 	}
 	direct, err := os.ReadFile(path)
-	if err != nil || sameBytes(direct, backing) != nil {
-		t.Fatalf("the backing file: %v, %v", err, sameBytes(direct, backing))
+	if err != nil || filetest.SameBytes(direct, backing) != nil {
+		t.Fatalf("the backing file: %v, %v", err, filetest.SameBytes(direct, backing))
 	}
 }
 
 func TestPrivateNeverReachesTheFile(t *testing.T) {
-	onEachFS(t, func(t *testing.T, dir string) {
-		old := pattern(3*int(PageSize)+10, 1)
+	filetest.OnEachFS(t, func(t *testing.T, dir string) {
+		old := filetest.Pattern(3*int(paging.PageSize)+10, 1)
 		f, path := modeFile(t, dir, Private, old)
 		want := append([]byte(nil), old...)
-		mustWrite(t, f, []byte("changed"), PageSize-3)
-		copy(want[PageSize-3:], "changed")
-		mustWrite(t, f, []byte("far"), 10*PageSize)
-		want = append(want, make([]byte, 10*int(PageSize)-len(want))...)
+		mustWrite(t, f, []byte("changed"), paging.PageSize-3)
+		copy(want[paging.PageSize-3:], "changed")
+		mustWrite(t, f, []byte("far"), 10*paging.PageSize)
+		want = append(want, make([]byte, 10*int(paging.PageSize)-len(want))...)
 		want = append(want, "far"...)
 		wantBoth(t, f, path, want, old)
 		failures := f.Failures()
@@ -56,16 +60,16 @@ func TestPrivateNeverReachesTheFile(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantBoth(t, f, path, want, old)
-		if f.tryDropMapping() {
+		if f.Evict() {
 			t.Fatal("a mapping with copies was given up")
 		}
 		if err := f.Truncate(100); err != nil {
 			t.Fatal(err)
 		}
-		if err := f.Truncate(2 * PageSize); err != nil {
+		if err := f.Truncate(2 * paging.PageSize); err != nil {
 			t.Fatal(err)
 		}
-		wantBoth(t, f, path, append(append([]byte(nil), old[:100]...), make([]byte, 2*PageSize-100)...), old)
+		wantBoth(t, f, path, append(append([]byte(nil), old[:100]...), make([]byte, 2*paging.PageSize-100)...), old)
 		if err := f.SetMode(Shared); !errors.Is(err, syscall.EBUSY) {
 			t.Fatalf("SetMode with copies: %v, want EBUSY", err)
 		}
@@ -80,15 +84,15 @@ func TestPrivateNeverReachesTheFile(t *testing.T) {
 }
 
 func TestStagedReachesTheFileWhenSynced(t *testing.T) {
-	onEachFS(t, func(t *testing.T, dir string) {
-		old := pattern(2*int(PageSize), 1)
+	filetest.OnEachFS(t, func(t *testing.T, dir string) {
+		old := filetest.Pattern(2*int(paging.PageSize), 1)
 		f, path := modeFile(t, dir, Staged, old)
 		want := append([]byte(nil), old...)
 		var backing []byte
 		for round := range 20 {
 			backing = append([]byte(nil), want...)
 			at := round * 3000
-			data := pattern(5000, byte(round))
+			data := filetest.Pattern(5000, byte(round))
 			mustWrite(t, f, data, int64(at))
 			if end := at + len(data); end > len(want) {
 				want = append(want, make([]byte, end-len(want))...)
@@ -110,7 +114,7 @@ func TestStagedReachesTheFileWhenSynced(t *testing.T) {
 // TestWriteBackShowsNoChange: for who has the file open nothing happens to it when
 // it is written back; tar would say that it changed as it was read.
 func TestWriteBackShowsNoChange(t *testing.T) {
-	onEachFS(t, func(t *testing.T, dir string) {
+	filetest.OnEachFS(t, func(t *testing.T, dir string) {
 		f, path := modeFile(t, dir, Staged, nil)
 		for range 3 {
 			mustWrite(t, f, []byte("hello"), f.Size())
@@ -159,9 +163,9 @@ func TestWriteBackShowsNoChange(t *testing.T) {
 // TestStagedAsyncIsNotOnTheDevice: MS_ASYNC brings the bytes to the file, and not
 // to the device.
 func TestStagedAsyncIsNotOnTheDevice(t *testing.T) {
-	onEachFS(t, func(t *testing.T, dir string) {
-		f, path := modeFile(t, dir, Staged, pattern(int(PageSize), 1))
-		want := pattern(int(PageSize), 2)
+	filetest.OnEachFS(t, func(t *testing.T, dir string) {
+		f, path := modeFile(t, dir, Staged, filetest.Pattern(int(paging.PageSize), 1))
+		want := filetest.Pattern(int(paging.PageSize), 2)
 		mustWrite(t, f, want, 0)
 		if err := f.Msync(0, 0, unix.MS_ASYNC); err != nil {
 			t.Fatal(err)
@@ -179,12 +183,12 @@ func TestStagedAsyncIsNotOnTheDevice(t *testing.T) {
 
 // TestGrowthMovesCopies: a file that outgrows its span keeps every copied page.
 func TestGrowthMovesCopies(t *testing.T) {
-	onEachFS(t, func(t *testing.T, dir string) {
-		old := pattern(100<<10, 1)
+	filetest.OnEachFS(t, func(t *testing.T, dir string) {
+		old := filetest.Pattern(100<<10, 1)
 		f, path := modeFile(t, dir, Staged, old)
 		want := append([]byte(nil), old...)
 		for size := 100 << 10; size < 4<<20; size *= 3 {
-			data := pattern(7000, byte(size>>12))
+			data := filetest.Pattern(7000, byte(size>>12))
 			mustWrite(t, f, data, int64(size))
 			want = append(want, make([]byte, size+len(data)-len(want))...)
 			copy(want[size:], data)
@@ -202,7 +206,7 @@ func TestGrowthMovesCopies(t *testing.T) {
 
 // TestHeldFilesStay: what only the engine has survives that nobody uses the file.
 func TestHeldFilesStay(t *testing.T) {
-	onEachFS(t, func(t *testing.T, dir string) {
+	filetest.OnEachFS(t, func(t *testing.T, dir string) {
 		table := newTestTable(t, Config{Mode: Private, MaxIdle: 10}, nil)
 		var ids []ID
 		for i := range 5 {
@@ -253,23 +257,23 @@ func TestHeldFilesStay(t *testing.T) {
 }
 
 func TestDirtyLimit(t *testing.T) {
-	onEachFS(t, func(t *testing.T, dir string) {
+	filetest.OnEachFS(t, func(t *testing.T, dir string) {
 		const limit = 64
-		table := newTestTable(t, Config{Mode: Staged, DirtyLimit: limit * PageSize}, nil)
+		table := newTestTable(t, Config{Mode: Staged, DirtyLimit: limit * paging.PageSize}, nil)
 		files := make([]*File, 4)
 		for i := range files {
 			files[i] = openTest(t, table, filepath.Join(dir, string(rune('a'+i))))
 		}
-		page := pattern(int(PageSize), 1)
+		page := filetest.Pattern(int(paging.PageSize), 1)
 		for i := range int64(3 * limit) {
-			mustWrite(t, files[i%4], page, i/4*PageSize)
+			mustWrite(t, files[i%4], page, i/4*paging.PageSize)
 			if n := table.copied.Taken(); n > limit {
 				t.Fatalf("%d pages are copied, the limit is %d", n, limit)
 			}
 		}
 		for _, f := range files {
-			got := make([]byte, 3*limit/4*PageSize)
-			if n, err := f.ReadAt(got, 0); n != len(got) || err != nil || sameBytes(got, bytes.Repeat(page, 3*limit/4)) != nil {
+			got := make([]byte, 3*limit/4*paging.PageSize)
+			if n, err := f.ReadAt(got, 0); n != len(got) || err != nil || filetest.SameBytes(got, bytes.Repeat(page, 3*limit/4)) != nil {
 				t.Fatalf("ReadAt: %d, %v", n, err)
 			}
 		}
@@ -279,9 +283,9 @@ func TestDirtyLimit(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i := range int64(limit) {
-			mustWrite(t, f, page, i*PageSize)
+			mustWrite(t, f, page, i*paging.PageSize)
 		}
-		if _, err := f.WriteAt(page, limit*PageSize, Origin{}); !errors.Is(err, syscall.ENOMEM) {
+		if _, err := f.WriteAt(page, limit*paging.PageSize, Origin{}); !errors.Is(err, syscall.ENOMEM) {
 			t.Errorf("a private write over the limit: %v, want ENOMEM", err)
 		}
 	})
@@ -290,28 +294,28 @@ func TestDirtyLimit(t *testing.T) {
 // TestZeroesStayInTheBudget: to punch out more than the memory may hold writes back
 // on the way, and what is a hole takes no memory at all.
 func TestZeroesStayInTheBudget(t *testing.T) {
-	onEachFS(t, func(t *testing.T, dir string) {
+	filetest.OnEachFS(t, func(t *testing.T, dir string) {
 		const pages, limit = 2000, 512
 		path := filepath.Join(dir, "f")
-		if err := os.WriteFile(path, pattern(pages*int(PageSize), 1), 0o600); err != nil {
+		if err := os.WriteFile(path, filetest.Pattern(pages*int(paging.PageSize), 1), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		f := openTest(t, newTestTable(t, Config{Mode: Staged, DirtyLimit: limit * PageSize}, nil), path)
+		f := openTest(t, newTestTable(t, Config{Mode: Staged, DirtyLimit: limit * paging.PageSize}, nil), path)
 		punch := uint32(unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE)
-		if err := f.Allocate(punch, 10, (pages-1)*PageSize); err != nil {
+		if err := f.Allocate(punch, 10, (pages-1)*paging.PageSize); err != nil {
 			t.Fatal(err)
 		}
 		if n := f.table.copied.Taken(); n > limit {
 			t.Errorf("%d pages are copied, the limit is %d", n, limit)
 		}
-		want := pattern(pages*int(PageSize), 1)
-		clear(want[10 : 10+(pages-1)*PageSize])
+		want := filetest.Pattern(pages*int(paging.PageSize), 1)
+		clear(want[10 : 10+(pages-1)*paging.PageSize])
 		failures := f.Failures()
 		if err := f.Sync(&failures, true); err != nil {
 			t.Fatal(err)
 		}
 		wantBoth(t, f, path, want, want)
-		if err := f.Allocate(punch, 0, pages*PageSize); err != nil {
+		if err := f.Allocate(punch, 0, pages*paging.PageSize); err != nil {
 			t.Fatal(err)
 		}
 		if n := f.table.copied.Taken(); n != 2 {
@@ -323,21 +327,21 @@ func TestZeroesStayInTheBudget(t *testing.T) {
 // TestCutBehindCopies: somebody cuts the backing file, and the kernel takes copied
 // pages with it. That is an error for who reads them, and no more.
 func TestCutBehindCopies(t *testing.T) {
-	onEachFS(t, func(t *testing.T, dir string) {
-		f, path := modeFile(t, dir, Staged, pattern(4*int(PageSize), 1))
-		mustWrite(t, f, []byte("lost"), 2*PageSize)
-		mustWrite(t, f, []byte("the size is ours"), 5*PageSize)
+	filetest.OnEachFS(t, func(t *testing.T, dir string) {
+		f, path := modeFile(t, dir, Staged, filetest.Pattern(4*int(paging.PageSize), 1))
+		mustWrite(t, f, []byte("lost"), 2*paging.PageSize)
+		mustWrite(t, f, []byte("the size is ours"), 5*paging.PageSize)
 		if err := os.Truncate(path, 100); err != nil {
 			t.Fatal(err)
 		}
 		p := make([]byte, 4)
-		if _, err := f.ReadAt(p, 2*PageSize); !errors.Is(err, syscall.EIO) {
+		if _, err := f.ReadAt(p, 2*paging.PageSize); !errors.Is(err, syscall.EIO) {
 			t.Errorf("a copied page that is gone: %v, want EIO", err)
 		}
-		if n, err := f.ReadAt(p, PageSize); n != 4 || err != nil || !bytes.Equal(p, make([]byte, 4)) {
+		if n, err := f.ReadAt(p, paging.PageSize); n != 4 || err != nil || !bytes.Equal(p, make([]byte, 4)) {
 			t.Errorf("a page of the file that is gone: %d, %v, %q, want zeros", n, err, p)
 		}
-		if n, err := f.ReadAt(p, 5*PageSize); n != 4 || err != nil || string(p) != "the " {
+		if n, err := f.ReadAt(p, 5*paging.PageSize); n != 4 || err != nil || string(p) != "the " {
 			t.Errorf("a page past the file: %d, %v, %q", n, err, p)
 		}
 		if f.Counters().Faults.Load() == 0 {
@@ -346,7 +350,7 @@ func TestCutBehindCopies(t *testing.T) {
 		if err := f.Msync(0, 0, unix.MS_INVALIDATE); err != nil {
 			t.Fatal(err)
 		}
-		wantBoth(t, f, path, pattern(100, 1), pattern(100, 1))
+		wantBoth(t, f, path, filetest.Pattern(100, 1), filetest.Pattern(100, 1))
 	})
 }
 
@@ -355,52 +359,52 @@ func TestCutBehindCopies(t *testing.T) {
 func TestFailedStagedSync(t *testing.T) {
 	for _, call := range []string{"pwrite", "ftruncate", "fdatasync"} {
 		t.Run(call, func(t *testing.T) {
-			onEachFS(t, func(t *testing.T, dir string) {
-				sys := newSystem()
+			filetest.OnEachFS(t, func(t *testing.T, dir string) {
+				sys := sys.New()
 				fail := true
-				pwrite, ftruncate, fdatasync := sys.pwrite, sys.ftruncate, sys.fdatasync
+				pwrite, ftruncate, fdatasync := sys.Pwrite, sys.Ftruncate, sys.Fdatasync
 				failing := func(name string) error {
 					if fail && name == call {
 						return os.NewSyscallError(name, syscall.EIO)
 					}
 					return nil
 				}
-				sys.pwrite = func(fd int, p []byte, off int64) (int, error) {
+				sys.Pwrite = func(fd int, p []byte, off int64) (int, error) {
 					if err := failing("pwrite"); err != nil {
 						return 0, err
 					}
 					return pwrite(fd, p, off)
 				}
-				sys.ftruncate = func(fd int, size int64) error {
+				sys.Ftruncate = func(fd int, size int64) error {
 					if err := failing("ftruncate"); err != nil {
 						return err
 					}
 					return ftruncate(fd, size)
 				}
-				sys.fdatasync = func(fd int) error {
+				sys.Fdatasync = func(fd int) error {
 					if err := failing("fdatasync"); err != nil {
 						return err
 					}
 					return fdatasync(fd)
 				}
 				path := filepath.Join(dir, "f")
-				if err := os.WriteFile(path, pattern(3*int(PageSize), 1), 0o600); err != nil {
+				if err := os.WriteFile(path, filetest.Pattern(3*int(paging.PageSize), 1), 0o600); err != nil {
 					t.Fatal(err)
 				}
 				f := openTest(t, newTestTable(t, Config{Mode: Staged}, sys), path)
 				if err := f.Truncate(50); err != nil {
 					t.Fatal(err)
 				}
-				mustWrite(t, f, []byte("end"), 2*PageSize)
-				want := append(pattern(50, 1), make([]byte, 2*PageSize-50)...)
+				mustWrite(t, f, []byte("end"), 2*paging.PageSize)
+				want := append(filetest.Pattern(50, 1), make([]byte, 2*paging.PageSize-50)...)
 				want = append(want, "end"...)
 				seen := f.Failures()
 				if err := f.Sync(&seen, true); !errors.Is(err, syscall.EIO) {
 					t.Fatalf("Sync: %v, want EIO", err)
 				}
 				got := make([]byte, len(want)+1)
-				if n, err := f.ReadAt(got, 0); err != nil || sameBytes(got[:n], want) != nil {
-					t.Fatalf("after the failure: %v, %v", err, sameBytes(got[:n], want))
+				if n, err := f.ReadAt(got, 0); err != nil || filetest.SameBytes(got[:n], want) != nil {
+					t.Fatalf("after the failure: %v, %v", err, filetest.SameBytes(got[:n], want))
 				}
 				if f.UnsyncedPages() == 0 {
 					t.Fatal("nothing is unsynced after a failure")
@@ -417,7 +421,7 @@ func TestFailedStagedSync(t *testing.T) {
 
 // TestStagedConcurrently stores, grows and syncs at once; nothing is lost.
 func TestStagedConcurrently(t *testing.T) {
-	onEachFS(t, func(t *testing.T, dir string) {
+	filetest.OnEachFS(t, func(t *testing.T, dir string) {
 		f, path := modeFile(t, dir, Staged, nil)
 		const (
 			writers = 4
@@ -444,7 +448,7 @@ func TestStagedConcurrently(t *testing.T) {
 			group.Go(func() {
 				for i := range rounds {
 					at := int64((i%100*writers + w) * block)
-					if n, err := f.WriteAt(pattern(block, byte(w+i)), at, Origin{}); n != block || err != nil {
+					if n, err := f.WriteAt(filetest.Pattern(block, byte(w+i)), at, Origin{}); n != block || err != nil {
 						t.Errorf("WriteAt: %d, %v", n, err)
 						return
 					}
@@ -457,7 +461,7 @@ func TestStagedConcurrently(t *testing.T) {
 		want := make([]byte, 0, 100*writers*block)
 		for i := rounds - 100; i < rounds; i++ {
 			for w := range writers {
-				want = append(want, pattern(block, byte(w+i))...)
+				want = append(want, filetest.Pattern(block, byte(w+i))...)
 			}
 		}
 		seen := f.Failures()
@@ -474,18 +478,18 @@ func TestStagedConcurrently(t *testing.T) {
 // TestDirtyLimitIsShared: an owner whose files take all they may leaves memory to
 // those of another, and is the one who waits or is refused.
 func TestDirtyLimitIsShared(t *testing.T) {
-	onEachFS(t, func(t *testing.T, dir string) {
+	filetest.OnEachFS(t, func(t *testing.T, dir string) {
 		const limit = 50
-		page := pattern(int(PageSize), 1)
+		page := filetest.Pattern(int(paging.PageSize), 1)
 		for _, mode := range []Mode{Private, Staged} {
-			table := newTestTable(t, Config{Mode: mode, DirtyLimit: limit * PageSize, ManyUsers: true}, nil)
+			table := newTestTable(t, Config{Mode: mode, DirtyLimit: limit * paging.PageSize, ManyUsers: true}, nil)
 			hog := openTest(t, table, filepath.Join(dir, "hog-"+mode.String()))
 			other := openTest(t, table, filepath.Join(dir, "other-"+mode.String()))
 			hog.owner, other.owner = 1000, 2000
 			var err error
 			written := int64(0)
 			for ; err == nil && written < 2*limit; written++ {
-				_, err = hog.WriteAt(page, written*PageSize, Origin{})
+				_, err = hog.WriteAt(page, written*paging.PageSize, Origin{})
 				if n := table.copied.Held(hog.owner); n > limit*4/5 {
 					t.Fatalf("%v: %d of %d pages belong to one owner", mode, n, limit)
 				}
@@ -495,7 +499,7 @@ func TestDirtyLimitIsShared(t *testing.T) {
 			}
 			hogs := table.copied.Held(hog.owner)
 			for i := range table.copied.Held(hog.owner) / 8 {
-				mustWrite(t, other, page, i*PageSize)
+				mustWrite(t, other, page, i*paging.PageSize)
 			}
 			if n := table.copied.Held(hog.owner); n != hogs {
 				t.Errorf("%v: another's writes took %d of the hog's %d pages", mode, hogs-n, hogs)

@@ -6,10 +6,12 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+
+	"mapfs/internal/filetest"
 )
 
 func TestOpenFile(t *testing.T) {
-	onEachFS(t, func(t *testing.T, dir string) {
+	filetest.OnEachFS(t, func(t *testing.T, dir string) {
 		table := newTestTable(t, Config{}, nil)
 		path := filepath.Join(dir, "f")
 		for _, bad := range []struct {

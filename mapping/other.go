@@ -2,6 +2,9 @@ package mapping
 
 import (
 	"golang.org/x/sys/unix"
+
+	"mapfs/mapping/dirty"
+	"mapfs/mapping/paging"
 )
 
 // The engine's part in mappings that others make of a file it has open: their stores and
@@ -10,7 +13,7 @@ import (
 // NoteStore notes that the bytes of g were stored to through the explicit mapping
 // of the given name. The bytes after the end of the file are not the file's. Of a
 // file that copies, record, size and times are those of the copies.
-func (f *File) NoteStore(g Range, name string) {
+func (f *File) NoteStore(g paging.Range, name string) {
 	f.mu.RLock()
 	copies := f.copies != nil
 	size := f.size.Load()
@@ -19,8 +22,8 @@ func (f *File) NoteStore(g Range, name string) {
 			size = now
 		}
 	}
-	if in := g.Intersect(Range{0, size}); !in.Empty() && !copies {
-		f.record.set(in, pageWritten|pageUnsyncedStore)
+	if in := g.Intersect(paging.Range{Off: 0, End: size}); !in.Empty() && !copies {
+		f.record.Set(in, dirty.Written|dirty.UnsyncedStore)
 	}
 	f.mu.RUnlock()
 	if !copies {
@@ -42,7 +45,7 @@ type OtherMapping struct {
 
 // MsyncOther is msync(2) of another mapping, which has the bytes g of the file. Of a file
 // that copies the record is about the copies, which this does not write.
-func (f *File) MsyncOther(m OtherMapping, g Range, flags int) error {
+func (f *File) MsyncOther(m OtherMapping, g paging.Range, flags int) error {
 	var st unix.Stat_t
 	if err := f.Stat(&st); err != nil { // the time of the last store belongs to what is written back
 		return err
@@ -51,10 +54,10 @@ func (f *File) MsyncOther(m OtherMapping, g Range, flags int) error {
 	defer f.syncMu.Unlock()
 	event := Event{Mapping: m.Name, Off: g.Off, Length: g.Len(), Flags: flags}
 	if flags&unix.MS_SYNC != 0 && m.Shared && m.Writable && !f.copying() {
-		event.Pages = f.record.beginSync(g)
+		event.Pages = f.record.BeginSync(g)
 		err := f.redirtyFailed()
 		if err == nil {
-			err = f.sys.msync(m.Mem, flags)
+			err = f.sys.Msync(m.Mem, flags)
 		}
 		f.endSync(err, event)
 		if err != nil && !isInvalidateBusy(flags, err) {
@@ -62,7 +65,7 @@ func (f *File) MsyncOther(m OtherMapping, g Range, flags int) error {
 		}
 		return err
 	}
-	err := f.sys.msync(m.Mem, flags)
+	err := f.sys.Msync(m.Mem, flags)
 	if err == nil && flags&unix.MS_ASYNC != 0 && m.Shared {
 		err = f.startWriteBack(g)
 	}

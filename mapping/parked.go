@@ -6,6 +6,12 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"mapfs/mapping/dirty"
+	"mapfs/mapping/guard"
+	"mapfs/mapping/pagestate"
+	"mapfs/mapping/paging"
+	"mapfs/mapping/sys"
 )
 
 // Private files that were changed keep what was stored until the mount ends, however
@@ -28,7 +34,7 @@ type parkedFile struct {
 	own    bool
 	cut    int64 // see copies
 	mtime  int64 // see File
-	record *pageRecord
+	record *dirty.Record
 	runs   []parkedRun
 	copied int64 // pages
 }
@@ -76,7 +82,7 @@ func (t *Table) takeOut(f *File) (p *parkedFile, ok bool) {
 	defer f.mu.Unlock()
 	c := f.copies
 	var st unix.Stat_t
-	if c == nil || c.mode != Private || len(f.locked) > 0 || f.fd < 0 || fstat(f.fd, &st) != nil || st.Nlink == 0 {
+	if c == nil || c.mode != Private || len(f.locked) > 0 || f.fd < 0 || sys.Fstat(f.fd, &st) != nil || st.Nlink == 0 {
 		return nil, false
 	}
 	p = &parkedFile{
@@ -102,19 +108,19 @@ func (t *Table) takeOut(f *File) (p *parkedFile, ok bool) {
 // copyOut copies what f has copied. It reports false if a page is gone, which only
 // the file itself can answer for. All of f's locks must be held.
 func (p *parkedFile) copyOut(f *File) bool {
-	_, end := Range{0, p.size}.Pages()
+	_, end := paging.Range{Off: 0, End: p.size}.Pages()
 	whole := true
-	f.record.runs(0, end, func(run PageRun, states pageState) bool {
-		if states&pageCopied == 0 {
+	f.record.Runs(0, end, func(run pagestate.Run, states dirty.State) bool {
+		if states&dirty.Copied == 0 {
 			return true
 		}
-		g := Range{run.First * PageSize, run.End * PageSize}
+		g := paging.Range{Off: run.First * paging.PageSize, End: run.End * paging.PageSize}
 		whole = g.End <= int64(len(f.mem))
 		if !whole {
 			return false
 		}
 		bytes := make([]byte, g.Len())
-		if fault := load(bytes, f.mem[g.Off:g.End]); fault != 0 {
+		if fault := guard.Load(bytes, f.mem[g.Off:g.End]); fault != 0 {
 			whole = false
 			return false
 		}
@@ -123,8 +129,8 @@ func (p *parkedFile) copyOut(f *File) bool {
 		return true
 	})
 	if whole {
-		p.record = f.record.clone()
-		p.record.unmapped()
+		p.record = f.record.Clone()
+		p.record.Unmapped()
 	}
 	return whole
 }
@@ -174,31 +180,31 @@ func (f *File) restore(p *parkedFile) error {
 	defer f.syncMu.Unlock()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.record = p.record.clone()
+	f.record = p.record.Clone()
 	f.setModeLocked(Private)
 	f.copies.own, f.copies.cut = p.own, p.cut
 	f.size.Store(size)
 	// Others may have cut the backing file, and copies with it.
-	gone := f.record.forget(size)
+	gone := f.record.Forget(size)
 	took, err := f.mapCopiesLocked(size, room)
 	if !took {
 		f.table.unreserveMapping(room)
 	}
 	if err != nil {
-		f.record = new(pageRecord)
+		f.record = new(dirty.Record)
 		return err
 	}
 	f.addCopied(p.copied - gone)
 	f.setHeld(true)
-	end, _ := PageUp(size)
+	end, _ := paging.PageUp(size)
 	for _, run := range p.runs {
 		if run.off >= end {
 			break
 		}
-		g := Range{run.off, min(run.off+int64(len(run.bytes)), end)}
-		fault := store(f.mem[g.Off:g.End], run.bytes[:g.Len()])
+		g := paging.Range{Off: run.off, End: min(run.off+int64(len(run.bytes)), end)}
+		fault := guard.Store(f.mem[g.Off:g.End], run.bytes[:g.Len()])
 		if fault != 0 && f.fillHolesLocked(g) {
-			fault = store(f.mem[g.Off:g.End], run.bytes[:g.Len()])
+			fault = guard.Store(f.mem[g.Off:g.End], run.bytes[:g.Len()])
 		}
 		if fault != 0 {
 			return os.NewSyscallError("mmap", syscall.ENOMEM)
@@ -227,7 +233,7 @@ func (p *parkedFile) stat(t *Table, st *unix.Stat_t, dirfd int, name string) {
 		}
 	}
 	st.Size = p.sizeNow(st.Size)
-	st.Blocks += p.copied * (PageSize / 512)
+	st.Blocks += p.copied * (paging.PageSize / 512)
 	t.mu.Lock()
 	stored := p.mtime
 	t.mu.Unlock()
@@ -265,7 +271,7 @@ func (t *Table) parkedUnsynced() (total int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, p := range t.parked {
-		total += p.record.unsyncedBytes(p.size)
+		total += p.record.UnsyncedBytes(p.size)
 	}
 	return total
 }

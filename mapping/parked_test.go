@@ -9,6 +9,12 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"mapfs/internal/filetest"
+	"mapfs/mapping/dirty"
+	"mapfs/mapping/pagestate"
+	"mapfs/mapping/paging"
+	"mapfs/mapping/sys"
 )
 
 // reopen opens a file of the table again, as a client would that comes later.
@@ -39,14 +45,14 @@ func descriptors(t testing.TB, dir string) (n int) {
 // TestPrivateFilesBeyondTheDescriptors: many changed private files keep what was
 // stored, though only a few of them may stay open.
 func TestPrivateFilesBeyondTheDescriptors(t *testing.T) {
-	onEachFS(t, func(t *testing.T, dir string) {
+	filetest.OnEachFS(t, func(t *testing.T, dir string) {
 		const files, idle = 60, 4
 		table := newTestTable(t, Config{Mode: Private, MaxIdle: idle}, nil)
 		name := func(i int) string { return filepath.Join(dir, fmt.Sprint(i)) }
 		model := make([][]byte, files)
 		was := make([][]byte, files)
 		for i := range files {
-			was[i] = pattern(i*997%int(3*PageSize), byte(i))
+			was[i] = filetest.Pattern(i*997%int(3*paging.PageSize), byte(i))
 			model[i] = append([]byte(nil), was[i]...)
 			if err := os.WriteFile(name(i), was[i], 0o600); err != nil {
 				t.Fatal(err)
@@ -59,15 +65,15 @@ func TestPrivateFilesBeyondTheDescriptors(t *testing.T) {
 				wantLoaded(t, f, model[i])
 				switch random.IntN(3) {
 				case 0:
-					off := random.IntN(int(3 * PageSize))
-					p := pattern(1+random.IntN(int(PageSize)), byte(round))
+					off := random.IntN(int(3 * paging.PageSize))
+					p := filetest.Pattern(1+random.IntN(int(paging.PageSize)), byte(round))
 					mustWrite(t, f, p, int64(off))
 					if grown := off + len(p) - len(model[i]); grown > 0 {
 						model[i] = append(model[i], make([]byte, grown)...)
 					}
 					copy(model[i][off:], p)
 				case 1:
-					size := random.IntN(int(3 * PageSize))
+					size := random.IntN(int(3 * paging.PageSize))
 					if err := f.Truncate(int64(size)); err != nil {
 						t.Fatal(err)
 					}
@@ -97,7 +103,7 @@ func TestPrivateFilesBeyondTheDescriptors(t *testing.T) {
 			f := reopen(t, table, name(i))
 			wantLoaded(t, f, model[i])
 			f.Release(true)
-			if got, err := os.ReadFile(name(i)); err != nil || sameBytes(got, was[i]) != nil {
+			if got, err := os.ReadFile(name(i)); err != nil || filetest.SameBytes(got, was[i]) != nil {
 				t.Errorf("the backing file %d has changed: %v", i, err)
 			}
 		}
@@ -108,12 +114,12 @@ func TestPrivateFilesBeyondTheDescriptors(t *testing.T) {
 // wantLoaded checks what the engine reads of the whole file.
 func wantLoaded(t testing.TB, f *File, want []byte) {
 	t.Helper()
-	got := make([]byte, len(want)+int(PageSize))
+	got := make([]byte, len(want)+int(paging.PageSize))
 	n, err := f.ReadAt(got, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := sameBytes(got[:n], want); err != nil {
+	if err := filetest.SameBytes(got[:n], want); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -138,10 +144,10 @@ func wantCopiedCount(t testing.TB, table *Table) {
 
 // parkOne leaves a private file parked: one page of pattern, of which the first byte
 // is changed.
-func parkOne(t testing.TB, dir string, sys *system) (table *Table, path string, content []byte) {
+func parkOne(t testing.TB, dir string, sys *sys.System) (table *Table, path string, content []byte) {
 	t.Helper()
 	table, path = newTestTable(t, Config{Mode: Private}, sys), filepath.Join(dir, "f")
-	content = pattern(int(2*PageSize), 1)
+	content = filetest.Pattern(int(2*paging.PageSize), 1)
 	if err := os.WriteFile(path, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +164,7 @@ func parkOne(t testing.TB, dir string, sys *system) (table *Table, path string, 
 
 // TestParkedIsLookedAt: the states of a parked file's pages are told as before.
 func TestParkedIsLookedAt(t *testing.T) {
-	onEachFS(t, func(t *testing.T, dir string) {
+	filetest.OnEachFS(t, func(t *testing.T, dir string) {
 		table, path, _ := parkOne(t, dir, nil)
 		fd, err := unix.Open(path, unix.O_RDONLY, 0)
 		if err != nil {
@@ -166,25 +172,25 @@ func TestParkedIsLookedAt(t *testing.T) {
 		}
 		defer unix.Close(fd)
 		var st unix.Stat_t
-		if err := fstat(fd, &st); err != nil {
+		if err := sys.Fstat(fd, &st); err != nil {
 			t.Fatal(err)
 		}
-		var flags []PageFlags
-		table.Inspect(IDOf(&st), &KernelSources{}, fd, st.Size, 0, 2, func(run PageRun) bool {
-			flags = append(flags, run.Flags&(PageCopied|PageUnsynced|PageTail))
+		var flags []pagestate.Flags
+		table.Inspect(IDOf(&st), &pagestate.Sources{}, fd, st.Size, 0, 2, func(run pagestate.Run) bool {
+			flags = append(flags, run.Flags&(pagestate.Copied|pagestate.Unsynced|pagestate.Tail))
 			return true
 		})
-		if len(flags) != 2 || flags[0] != PageCopied|PageUnsynced || flags[1] != PageTail {
+		if len(flags) != 2 || flags[0] != pagestate.Copied|pagestate.Unsynced || flags[1] != pagestate.Tail {
 			t.Errorf("page flags %v", flags)
 		}
-		table.Unsynced(IDOf(&st), st.Size, func(g Range, cause Cause) bool {
-			if g != (Range{0, PageSize}) || cause != CauseWrite {
+		table.Unsynced(IDOf(&st), st.Size, func(g paging.Range, cause dirty.Cause) bool {
+			if g != (paging.Range{Off: 0, End: paging.PageSize}) || cause != dirty.Write {
 				t.Errorf("unsynced %v %s", g, cause)
 			}
 			return true
 		})
-		if got := table.UnsyncedBytes(); got != PageSize {
-			t.Errorf("%d bytes are unsynced, want %d", got, PageSize)
+		if got := table.UnsyncedBytes(); got != paging.PageSize {
+			t.Errorf("%d bytes are unsynced, want %d", got, paging.PageSize)
 		}
 	})
 }
@@ -192,7 +198,7 @@ func TestParkedIsLookedAt(t *testing.T) {
 // TestParkedIsNotAStranger: a later inode with the number of a parked one has its own
 // bytes and size.
 func TestParkedIsNotAStranger(t *testing.T) {
-	onEachFS(t, func(t *testing.T, dir string) {
+	filetest.OnEachFS(t, func(t *testing.T, dir string) {
 		table, path, content := parkOne(t, dir, nil)
 		var st unix.Stat_t
 		if err := unix.Stat(path, &st); err != nil {
@@ -210,7 +216,7 @@ func TestParkedIsNotAStranger(t *testing.T) {
 		}
 		f := reopen(t, table, path)
 		defer f.Release(false)
-		content[0] = pattern(1, 1)[0]
+		content[0] = filetest.Pattern(1, 1)[0]
 		wantLoaded(t, f, content)
 		if table.Parked() != 0 || table.copied.Taken() != 0 {
 			t.Errorf("%d files are parked, %d pages copied", table.Parked(), table.copied.Taken())
@@ -237,10 +243,10 @@ func TestParkedIsLostWithItsName(t *testing.T) {
 
 // TestParkedSurvivesAFailure: an open that finds no memory leaves everything as it was.
 func TestParkedSurvivesAFailure(t *testing.T) {
-	onEachFS(t, func(t *testing.T, dir string) {
-		sys := newSystem()
-		real, failing := sys.mmap, false
-		sys.mmap = func(fd int, length int64, prot, flags int) ([]byte, error) {
+	filetest.OnEachFS(t, func(t *testing.T, dir string) {
+		sys := sys.New()
+		real, failing := sys.Mmap, false
+		sys.Mmap = func(fd int, length int64, prot, flags int) ([]byte, error) {
 			if failing {
 				return nil, os.NewSyscallError("mmap", syscall.ENOMEM)
 			}
@@ -266,7 +272,7 @@ func TestParkedSurvivesAFailure(t *testing.T) {
 // TestParkedIsCutByOthers: a truncation of the backing file takes copies with it, as it
 // does of a file that is open.
 func TestParkedIsCutByOthers(t *testing.T) {
-	onEachFS(t, func(t *testing.T, dir string) {
+	filetest.OnEachFS(t, func(t *testing.T, dir string) {
 		table, path, content := parkOne(t, dir, nil)
 		if err := os.Truncate(path, 100); err != nil {
 			t.Fatal(err)

@@ -4,6 +4,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"mapfs/mapping/dirty"
 )
 
 // maxRemembered is how many closed files' records are kept at a time. A file that
@@ -20,7 +22,7 @@ type rememberedFiles struct {
 
 // rememberedFile is what is left of a closed file.
 type rememberedFile struct {
-	record *pageRecord
+	record *dirty.Record
 	size   int64
 	born   unix.StatxTimestamp // tells the inode from a later one with its number
 }
@@ -54,25 +56,25 @@ func (r *rememberedFiles) add(id ID, f rememberedFile) {
 
 // take returns the record of the inode that fd is open on, which is remembered
 // no longer, or an empty one.
-func (r *rememberedFiles) take(id ID, fd int) *pageRecord {
+func (r *rememberedFiles) take(id ID, fd int) *dirty.Record {
 	r.mu.Lock()
 	f, found := r.files[id]
 	delete(r.files, id)
 	r.mu.Unlock()
 	if !found || f.born != birth(fd) {
-		return new(pageRecord)
+		return new(dirty.Record)
 	}
 	return f.record
 }
 
 // record returns the record of a closed file, empty if none is remembered.
-func (r *rememberedFiles) record(id ID) *pageRecord {
+func (r *rememberedFiles) record(id ID) *dirty.Record {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if f, found := r.files[id]; found {
 		return f.record
 	}
-	return new(pageRecord)
+	return new(dirty.Record)
 }
 
 // forget drops what is remembered of a file that is gone.
@@ -88,7 +90,7 @@ func (r *rememberedFiles) unsyncedBytes() int64 {
 	defer r.mu.Unlock()
 	var total int64
 	for _, f := range r.files {
-		total += f.record.unsyncedBytes(f.size)
+		total += f.record.UnsyncedBytes(f.size)
 	}
 	return total
 }

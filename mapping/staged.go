@@ -6,6 +6,12 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"mapfs/mapping/dirty"
+	"mapfs/mapping/guard"
+	"mapfs/mapping/pagestate"
+	"mapfs/mapping/paging"
+	"mapfs/mapping/sys"
 )
 
 // syncCopies is the write-back of a file that copies. Of a private one there is
@@ -16,9 +22,9 @@ func (f *File) syncCopies(dataOnly bool) error {
 		if dataOnly || !f.writable {
 			return nil // a filesystem that cannot be written may know no fsync(2)
 		}
-		return f.sys.fsync(f.fd)
+		return f.sys.Fsync(f.fd)
 	}
-	return f.writeStaged(wholeFile, unix.MS_SYNC, dataOnly)
+	return f.writeStaged(paging.WholeFile, unix.MS_SYNC, dataOnly)
 }
 
 // writeStaged writes the staged pages that g touches to the file, brings the
@@ -26,12 +32,12 @@ func (f *File) syncCopies(dataOnly bool) error {
 // are given up: the file has the bytes. If it fails they stay, and nothing is
 // lost. f.syncMu must be held: it keeps the memory where it is, and nobody cuts the
 // file meanwhile. Stores, and growth, go on.
-func (f *File) writeStaged(g Range, flags int, dataOnly bool) error {
+func (f *File) writeStaged(g paging.Range, flags int, dataOnly bool) error {
 	f.mu.RLock()
 	c, fd, mem := f.copies, f.fd, f.mem
 	own, cut, size := c.own, c.cut, f.size.Load()
 	f.mu.RUnlock()
-	pages := f.record.beginSync(g)
+	pages := f.record.BeginSync(g)
 	err := f.redirtyFailed()
 	if err == nil {
 		err = f.writeCopies(fd, mem, own, cut, size)
@@ -40,19 +46,19 @@ func (f *File) writeStaged(g Range, flags int, dataOnly bool) error {
 	switch {
 	case err != nil:
 	case wait && dataOnly:
-		err = f.sys.fdatasync(fd)
+		err = f.sys.Fdatasync(fd)
 	case wait:
-		err = f.sys.fsync(fd)
+		err = f.sys.Fsync(fd)
 	default:
-		err = f.startWriteBack(g.Intersect(Range{0, size}))
+		err = f.startWriteBack(g.Intersect(paging.Range{Off: 0, End: size}))
 	}
 	if err == nil {
 		err = f.giveUpWritten(size)
 	}
 	if !wait {
-		f.record.endSync(true) // in the file, but not on the device
+		f.record.EndSync(true) // in the file, but not on the device
 	}
-	event := Event{Off: g.Off, Length: g.Intersect(Range{0, size}).Len(), Pages: pages, Flags: flags}
+	event := Event{Off: g.Off, Length: g.Intersect(paging.Range{Off: 0, End: size}).Len(), Pages: pages, Flags: flags}
 	f.endSync(err, event)
 	return err
 }
@@ -61,33 +67,33 @@ func (f *File) writeStaged(g Range, flags int, dataOnly bool) error {
 // the file size bytes long if the size is the engine's own.
 func (f *File) writeCopies(fd int, mem []byte, own bool, cut, size int64) error {
 	var st unix.Stat_t
-	if err := fstat(fd, &st); err != nil {
+	if err := sys.Fstat(fd, &st); err != nil {
 		return err
 	}
 	if own && cut < st.Size {
 		// What the file had there is gone, and zeros are in its place.
-		if err := f.sys.ftruncate(fd, cut); err != nil {
+		if err := f.sys.Ftruncate(fd, cut); err != nil {
 			return err
 		}
 		st.Size = cut
 	}
 	var err error
-	_, end := Range{0, size}.Pages()
-	f.record.runs(0, end, func(run PageRun, states pageState) bool {
-		if states&(pageSyncing|pageCopied) != pageSyncing|pageCopied {
+	_, end := paging.Range{Off: 0, End: size}.Pages()
+	f.record.Runs(0, end, func(run pagestate.Run, states dirty.State) bool {
+		if states&(dirty.Syncing|dirty.Copied) != dirty.Syncing|dirty.Copied {
 			return true
 		}
-		g := Range{run.First * PageSize, min(run.End*PageSize, size)}
+		g := paging.Range{Off: run.First * paging.PageSize, End: min(run.End*paging.PageSize, size)}
 		err = f.writeOut(fd, mem[g.Off:g.End], g.Off)
 		return err == nil
 	})
 	if err == nil && own {
-		if err = fstat(fd, &st); err == nil && st.Size != size {
-			err = f.sys.ftruncate(fd, size)
+		if err = sys.Fstat(fd, &st); err == nil && st.Size != size {
+			err = f.sys.Ftruncate(fd, size)
 		}
 	}
 	if stored := f.mtime.Load(); err == nil && stored != 0 {
-		err = f.sys.setMtime(fd, unix.NsecToTimespec(stored))
+		err = f.sys.SetMtime(fd, unix.NsecToTimespec(stored))
 	}
 	return err
 }
@@ -96,7 +102,7 @@ func (f *File) writeCopies(fd int, mem []byte, own bool, cut, size int64) error 
 // file, is EIO.
 func (f *File) writeOut(fd int, p []byte, off int64) error {
 	for len(p) > 0 {
-		n, err := f.sys.pwrite(fd, p, off)
+		n, err := f.sys.Pwrite(fd, p, off)
 		switch {
 		case errnoIn(err) == syscall.EFAULT:
 			return os.NewSyscallError("pwrite", syscall.EIO)
@@ -129,21 +135,21 @@ func (f *File) giveUpWritten(size int64) error {
 		f.checkHeld()
 		return nil
 	}
-	end, _ := PageUp(size)
+	end, _ := paging.PageUp(size)
 	var err error
 	newEnd := max(c.fileEnd, end)
-	f.record.runs(0, math.MaxInt64/PageSize, func(run PageRun, states pageState) bool {
-		r := Range{run.First * PageSize, run.End * PageSize}
-		written := states&pageSyncing != 0 && states&pageWritten == 0
-		if written && states&pageCopied != 0 {
-			if err = f.giveUpLocked(r.Intersect(Range{0, c.fileEnd})); err != nil {
+	f.record.Runs(0, math.MaxInt64/paging.PageSize, func(run pagestate.Run, states dirty.State) bool {
+		r := paging.Range{Off: run.First * paging.PageSize, End: run.End * paging.PageSize}
+		written := states&dirty.Syncing != 0 && states&dirty.Written == 0
+		if written && states&dirty.Copied != 0 {
+			if err = f.giveUpLocked(r.Intersect(paging.Range{Off: 0, End: c.fileEnd})); err != nil {
 				return false
 			}
 			// Past the mapped part of the file the memory stays, and has what the
 			// file has.
-			f.addCopied(-f.record.clear(r, pageCopied|pageLoaded|pageStored))
+			f.addCopied(-f.record.Clear(r, dirty.Copied|dirty.Loaded|dirty.Stored))
 		}
-		if !written && states&pageUnsynced != 0 && r.End > c.fileEnd {
+		if !written && states&dirty.Unsynced != 0 && r.End > c.fileEnd {
 			newEnd = min(newEnd, max(r.Off, c.fileEnd))
 		}
 		return true
@@ -155,11 +161,11 @@ func (f *File) giveUpWritten(size int64) error {
 		if err := f.mapFilePart(c.fileEnd, newEnd); err != nil {
 			return err
 		}
-		f.record.clear(Range{c.fileEnd, newEnd}, pageLoaded|pageStored)
+		f.record.Clear(paging.Range{Off: c.fileEnd, End: newEnd}, dirty.Loaded|dirty.Stored)
 		c.fileEnd = newEnd
 		f.relockLocked()
 	}
-	if now, _ := PageUp(f.size.Load()); c.fileEnd >= now && f.size.Load() == size && !c.growing.Load() {
+	if now, _ := paging.PageUp(f.size.Load()); c.fileEnd >= now && f.size.Load() == size && !c.growing.Load() {
 		c.own = false
 	}
 	if !c.own && c.count.Load() == 0 {
@@ -172,7 +178,7 @@ func (f *File) giveUpWritten(size int64) error {
 // invalidateCopies gives copies up: of the pages of g the file shows again, or
 // zeros where the file has none. With everything, the size too is the backing
 // file's again. Pages that are locked are EBUSY, as for msync(2).
-func (f *File) invalidateCopies(g Range, everything bool) error {
+func (f *File) invalidateCopies(g paging.Range, everything bool) error {
 	f.growMu.Lock()
 	defer f.growMu.Unlock()
 	f.syncMu.Lock()
@@ -187,7 +193,7 @@ func (f *File) invalidateCopies(g Range, everything bool) error {
 	}
 	if everything {
 		var st unix.Stat_t
-		if err := fstat(f.fd, &st); err != nil {
+		if err := sys.Fstat(f.fd, &st); err != nil {
 			return err
 		}
 		f.discardCopiesLocked()
@@ -197,17 +203,17 @@ func (f *File) invalidateCopies(g Range, everything bool) error {
 	if err := f.giveUpLocked(g); err != nil {
 		return err
 	}
-	f.addCopied(-f.record.uncopy(g))
+	f.addCopied(-f.record.Uncopy(g))
 	if err := f.reloadLocked(g); err != nil {
 		return err
 	}
 	// Of the page where the file ends, or was cut, it can show more than belongs to
 	// it now.
 	last := min(f.size.Load(), f.copies.cut)
-	end, _ := PageUp(last)
-	if hidden := g.Intersect(Range{last, end}); f.copies.own && !hidden.Empty() && end <= int64(len(f.mem)) {
-		if cleared, fault := zero(f.mem[hidden.Off:hidden.End]); fault == 0 && cleared > 0 {
-			f.copiedLocked(hidden, pageUnsyncedTruncate)
+	end, _ := paging.PageUp(last)
+	if hidden := g.Intersect(paging.Range{Off: last, End: end}); f.copies.own && !hidden.Empty() && end <= int64(len(f.mem)) {
+		if cleared, fault := guard.Zero(f.mem[hidden.Off:hidden.End]); fault == 0 && cleared > 0 {
+			f.copiedLocked(hidden, dirty.UnsyncedTruncate)
 		}
 	}
 	f.checkHeld()
@@ -217,13 +223,13 @@ func (f *File) invalidateCopies(g Range, everything bool) error {
 // reloadLocked fills the pages of g that lie past the mapped part of the file with
 // what a write-back of some pages has put into the file there, or somebody else.
 // f.mu must be held exclusively.
-func (f *File) reloadLocked(g Range) error {
+func (f *File) reloadLocked(g paging.Range) error {
 	c := f.copies
 	var st unix.Stat_t
-	if err := fstat(f.fd, &st); err != nil {
+	if err := sys.Fstat(f.fd, &st); err != nil {
 		return err
 	}
-	g = g.Intersect(Range{c.fileEnd, min(st.Size, c.cut, f.size.Load(), int64(len(f.mem)))})
+	g = g.Intersect(paging.Range{Off: c.fileEnd, End: min(st.Size, c.cut, f.size.Load(), int64(len(f.mem)))})
 	if !c.own || g.Empty() {
 		return nil
 	}

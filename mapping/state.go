@@ -2,12 +2,18 @@ package mapping
 
 import (
 	"golang.org/x/sys/unix"
+
+	"mapfs/mapping/dirty"
+	"mapfs/mapping/guard"
+	"mapfs/mapping/pagestate"
+	"mapfs/mapping/paging"
+	"mapfs/mapping/sys"
 )
 
 // Inspect calls emit for runs of the pages [first, end) of an inode that the table
 // does not hold open, until emit returns false. fd is a descriptor of it, size its
 // length. Nothing of the file is changed or loaded by it.
-func (t *Table) Inspect(id ID, k *KernelSources, fd int, size, first, end int64, emit func(PageRun) bool) {
+func (t *Table) Inspect(id ID, k *pagestate.Sources, fd int, size, first, end int64, emit func(pagestate.Run) bool) {
 	if p := t.parkedAs(id, fd); p != nil {
 		inspect(k, fd, p.sizeNow(size), first, end, nil, &copyView{k: k}, p.record, emit)
 		return
@@ -18,7 +24,7 @@ func (t *Table) Inspect(id ID, k *KernelSources, fd int, size, first, end int64,
 // Inspect calls emit for runs of the file's pages [first, end), until emit
 // returns false; pages past the end of the file are left out. Looking changes
 // nothing: what is not mapped stays so.
-func (f *File) Inspect(k *KernelSources, first, end int64, emit func(PageRun) bool) error {
+func (f *File) Inspect(k *pagestate.Sources, first, end int64, emit func(pagestate.Run) bool) error {
 	var st unix.Stat_t
 	if err := f.Stat(&st); err != nil {
 		return err
@@ -40,26 +46,26 @@ func (f *File) Inspect(k *KernelSources, first, end int64, emit func(PageRun) bo
 
 // inspect merges what the kernel says with the record. view is nil for files that
 // do not copy.
-func inspect(k *KernelSources, fd int, size, first, end int64, mem []byte, view *copyView, record *pageRecord, emit func(PageRun) bool) {
-	_, count := Range{0, size}.Pages()
+func inspect(k *pagestate.Sources, fd int, size, first, end int64, mem []byte, view *copyView, record *dirty.Record, emit func(pagestate.Run) bool) {
+	_, count := paging.Range{Off: 0, End: size}.Pages()
 	end = min(end, count)
 	if first >= end {
 		return
 	}
-	joiner := runJoiner{emit: emit}
-	k.pages(fd, mem, first, end, func(kernel PageRun) bool {
+	joiner := pagestate.Joiner{Emit: emit}
+	k.Pages(fd, mem, first, end, func(kernel pagestate.Run) bool {
 		more := true
-		record.runs(kernel.First, kernel.End, func(own PageRun, states pageState) bool {
-			view.runs(own, states, func(run PageRun) bool {
+		record.Runs(kernel.First, kernel.End, func(own pagestate.Run, states dirty.State) bool {
+			view.runs(own, states, func(run pagestate.Run) bool {
 				run.Flags |= kernel.Flags
-				if states&pageUnsynced != 0 {
-					run.Flags |= PageUnsynced
+				if states&dirty.Unsynced != 0 {
+					run.Flags |= pagestate.Unsynced
 				}
 				if run.End == count {
-					more = joiner.add(PageRun{run.First, run.End - 1, run.Flags}) &&
-						joiner.add(PageRun{run.End - 1, run.End, run.Flags | PageTail})
+					more = joiner.Add(pagestate.Run{First: run.First, End: run.End - 1, Flags: run.Flags}) &&
+						joiner.Add(pagestate.Run{First: run.End - 1, End: run.End, Flags: run.Flags | pagestate.Tail})
 				} else {
-					more = joiner.add(run)
+					more = joiner.Add(run)
 				}
 				return more
 			})
@@ -67,17 +73,19 @@ func inspect(k *KernelSources, fd int, size, first, end int64, mem []byte, view 
 		})
 		return more
 	})
-	joiner.flush()
+	joiner.Flush()
 }
 
 // Unsynced calls emit for every range of bytes that a power cut now would take,
 // until emit returns false. Ranges are whole pages, the last cut off at the end
 // of the file.
-func (f *File) Unsynced(emit func(Range, Cause) bool) { f.record.unsyncedRanges(f.size.Load(), emit) }
+func (f *File) Unsynced(emit func(paging.Range, dirty.Cause) bool) {
+	f.record.UnsyncedRanges(f.size.Load(), emit)
+}
 
 // Unsynced is [File.Unsynced] of an inode that the table need not hold open. size
 // is its length.
-func (t *Table) Unsynced(id ID, size int64, emit func(Range, Cause) bool) {
+func (t *Table) Unsynced(id ID, size int64, emit func(paging.Range, dirty.Cause) bool) {
 	f, p := t.find(id)
 	switch {
 	case f != nil:
@@ -85,14 +93,14 @@ func (t *Table) Unsynced(id ID, size int64, emit func(Range, Cause) bool) {
 		f.Unsynced(emit)
 		return
 	case p != nil:
-		p.record.unsyncedRanges(size, emit)
+		p.record.UnsyncedRanges(size, emit)
 		return
 	}
-	t.remembered.record(id).unsyncedRanges(size, emit)
+	t.remembered.record(id).UnsyncedRanges(size, emit)
 }
 
 // UnsyncedBytes returns how many bytes a power cut now would take.
-func (f *File) UnsyncedBytes() int64 { return f.record.unsyncedBytes(f.size.Load()) }
+func (f *File) UnsyncedBytes() int64 { return f.record.UnsyncedBytes(f.size.Load()) }
 
 // Mapped returns where the file is mapped and how many bytes, or 0 and 0, and the
 // permissions as /proc/PID/maps shows them.
@@ -109,7 +117,7 @@ func (f *File) Mapped() (addr uintptr, length int64, perms string) {
 	default:
 		perms = "r--s"
 	}
-	return addressOf(f.mem), int64(len(f.mem)), perms
+	return guard.AddressOf(f.mem), int64(len(f.mem)), perms
 }
 
 // BackingSize returns the length of the backing file, which is not [File.Size] in
@@ -118,7 +126,7 @@ func (f *File) BackingSize() (int64, error) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	var st unix.Stat_t
-	err := fstat(f.fd, &st)
+	err := sys.Fstat(f.fd, &st)
 	return st.Size, err
 }
 
@@ -141,12 +149,12 @@ func (f *File) ReadMemory(p []byte, off int64) (int, error) {
 	if err := f.Stat(&st); err != nil {
 		return 0, err
 	}
-	end, ok := PageUp(st.Size)
-	g, fits := RangeOf(off, int64(len(p)))
+	end, ok := paging.PageUp(st.Size)
+	g, fits := paging.RangeOf(off, int64(len(p)))
 	if !ok || !fits {
 		return 0, nil
 	}
-	g = g.Intersect(Range{0, end})
+	g = g.Intersect(paging.Range{Off: 0, End: end})
 	p = p[:g.Len()]
 	if len(p) == 0 {
 		return 0, nil
@@ -157,10 +165,10 @@ func (f *File) ReadMemory(p []byte, off int64) (int, error) {
 	if f.copies != nil {
 		present = present && f.presentCopiesLocked(mem, g)
 	} else {
-		present = present && (!f.fillsHoles || resident(mem[PageDown(g.Off):g.End]))
+		present = present && (!f.fillsHoles || guard.Resident(mem[paging.PageDown(g.Off):g.End]))
 	}
 	if present {
-		fault := load(p, mem[g.Off:g.End])
+		fault := guard.Load(p, mem[g.Off:g.End])
 		if fault == 0 {
 			return len(p), nil
 		}
@@ -174,4 +182,30 @@ func (f *File) ReadMemory(p []byte, off int64) (int, error) {
 	}
 	clear(p[n:])
 	return len(p), nil
+}
+
+// Inside is what the engine decides by itself of a file that copies. It is for tests of
+// what is built on the engine: how others may change the backing file follows from it.
+type Inside struct {
+	// OwnsSize says that the size is the engine's, and not the backing file's.
+	OwnsSize bool
+	// FileEnd is up to where the backing file is mapped.
+	FileEnd int64
+	// Locked are the ranges that [File.Mlock] keeps in memory.
+	Locked []paging.Range
+	// Copied reports whether every page that a range touches is a copy.
+	Copied func(g paging.Range) bool
+}
+
+// Inside returns how the file is kept.
+func (f *File) Inside() Inside {
+	f.syncMu.Lock()
+	defer f.syncMu.Unlock()
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	in := Inside{Locked: f.locked, Copied: func(g paging.Range) bool { return f.record.All(g, dirty.Copied) }}
+	if f.copies != nil {
+		in.OwnsSize, in.FileEnd = f.copies.own, f.copies.fileEnd
+	}
+	return in
 }

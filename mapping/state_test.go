@@ -9,27 +9,31 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"mapfs/internal/filetest"
 	"mapfs/internal/need"
+	"mapfs/mapping/dirty"
+	"mapfs/mapping/pagestate"
+	"mapfs/mapping/paging"
 )
 
 // probeTest returns the kernel's sources for a directory.
-func probeTest(t *testing.T, dir string) *KernelSources {
+func probeTest(t *testing.T, dir string) *pagestate.Sources {
 	t.Helper()
 	fd, err := unix.Open(dir, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer unix.Close(fd)
-	k := ProbeKernel(fd)
+	k := pagestate.Probe(fd)
 	t.Cleanup(k.Close)
 	return k
 }
 
 // inspectTest returns the flags of every page of a file.
-func inspectTest(t *testing.T, f *File, k *KernelSources) []PageFlags {
+func inspectTest(t *testing.T, f *File, k *pagestate.Sources) []pagestate.Flags {
 	t.Helper()
-	var flags []PageFlags
-	err := f.Inspect(k, 0, 1<<40, func(run PageRun) bool {
+	var flags []pagestate.Flags
+	err := f.Inspect(k, 0, 1<<40, func(run pagestate.Run) bool {
 		if run.First != int64(len(flags)) || run.End <= run.First {
 			t.Fatalf("run %+v after %d pages", run, len(flags))
 		}
@@ -47,43 +51,43 @@ func inspectTest(t *testing.T, f *File, k *KernelSources) []PageFlags {
 // TestInspectFollowsTheFile: what is written is unsynced and, where the kernel
 // says so, dirty; after Sync it is neither; a hole is nothing at all.
 func TestInspectFollowsTheFile(t *testing.T) {
-	onEachFS(t, func(t *testing.T, dir string) {
+	filetest.OnEachFS(t, func(t *testing.T, dir string) {
 		for _, source := range []string{"cachestat", "mincore"} {
 			k := probeTest(t, dir)
 			tellsDirty := k.Cachestat == ""
 			if source == "mincore" {
-				k.cachestat = false
+				k.UseMincore()
 				tellsDirty = false // of pages in the page table only
 			}
 			path := filepath.Join(dir, source)
 			f := openTest(t, newTestTable(t, Config{}, nil), path)
-			mustWrite(t, f, pattern(int(2*PageSize), 1), 3*PageSize)
-			mustWrite(t, f, pattern(5, 1), 100*PageSize)
+			mustWrite(t, f, filetest.Pattern(int(2*paging.PageSize), 1), 3*paging.PageSize)
+			mustWrite(t, f, filetest.Pattern(5, 1), 100*paging.PageSize)
 			flags := inspectTest(t, f, k)
 			if len(flags) != 101 {
 				t.Fatalf("%s: %d pages, want 101", source, len(flags))
 			}
 			written := map[int]bool{3: true, 4: true, 100: true}
 			for page, got := range flags {
-				if got&PageUnsynced != 0 != written[page] {
+				if got&pagestate.Unsynced != 0 != written[page] {
 					t.Errorf("%s: page %d is %v", source, page, got)
 				}
-				if written[page] && (got&PageResident == 0 || tellsDirty && got&(PageDirty|PageWriteback) == 0) {
+				if written[page] && (got&pagestate.Resident == 0 || tellsDirty && got&(pagestate.Dirty|pagestate.Writeback) == 0) {
 					t.Errorf("%s: page %d was written and is %v", source, page, got)
 				}
-				if got&PageTail != 0 != (page == 100) {
+				if got&pagestate.Tail != 0 != (page == 100) {
 					t.Errorf("%s: page %d is %v, the end of the file is on 100", source, page, got)
 				}
 			}
-			if got := f.UnsyncedBytes(); got != 2*PageSize+5 {
-				t.Errorf("%d bytes unsynced, want %d", got, 2*PageSize+5)
+			if got := f.UnsyncedBytes(); got != 2*paging.PageSize+5 {
+				t.Errorf("%d bytes unsynced, want %d", got, 2*paging.PageSize+5)
 			}
 			seen := f.Failures()
 			if err := f.Sync(&seen, false); err != nil {
 				t.Fatal(err)
 			}
 			for page, got := range inspectTest(t, f, k) {
-				if got&(PageUnsynced|PageDirty) != 0 {
+				if got&(pagestate.Unsynced|pagestate.Dirty) != 0 {
 					t.Errorf("%s: after Sync page %d is %v", source, page, got)
 				}
 			}
@@ -101,18 +105,18 @@ func TestKernelDoesNotContradict(t *testing.T) {
 		need.Missing(t, "cachestat", "%s", k.Cachestat)
 	}
 	f := openTest(t, newTestTable(t, Config{}, nil), filepath.Join(dir, "f"))
-	mustWrite(t, f, pattern(int(64*PageSize), 1), 0)
+	mustWrite(t, f, filetest.Pattern(int(64*paging.PageSize), 1), 0)
 	seen := f.Failures()
 	for round := range int64(20) {
 		if err := f.Sync(&seen, true); err != nil {
 			t.Fatal(err)
 		}
-		off := round * 3 * PageSize
+		off := round * 3 * paging.PageSize
 		for range 3 { // by pwrite, by the kernel's hand, by ours
 			mustWrite(t, f, []byte("x"), off)
 		}
 		for page, got := range inspectTest(t, f, k) {
-			if unsynced := int64(page) == off/PageSize; got&PageUnsynced != 0 != unsynced {
+			if unsynced := int64(page) == off/paging.PageSize; got&pagestate.Unsynced != 0 != unsynced {
 				t.Errorf("round %d: page %d is %v", round, page, got)
 			}
 		}
@@ -123,7 +127,7 @@ func TestKernelDoesNotContradict(t *testing.T) {
 func TestInspectHugeSparse(t *testing.T) {
 	dir := t.TempDir()
 	k := probeTest(t, dir)
-	if !k.cachestat {
+	if !k.UsesCachestat() {
 		need.Missing(t, "cachestat", "%s", k.Cachestat)
 	}
 	f := openTest(t, newTestTable(t, Config{}, nil), filepath.Join(dir, "f"))
@@ -133,44 +137,33 @@ func TestInspectHugeSparse(t *testing.T) {
 	}
 	mustWrite(t, f, []byte("x"), size/2)
 	runs := 0
-	err := f.Inspect(k, 0, size/PageSize, func(PageRun) bool { runs++; return true })
+	err := f.Inspect(k, 0, size/paging.PageSize, func(pagestate.Run) bool { runs++; return true })
 	if err != nil || runs < 3 || runs > 10 {
 		t.Errorf("%d runs, %v", runs, err)
 	}
 	// The record has a chunk for what was written, and no more.
-	if n := len(f.record.chunks); n > 2 {
+	if n := f.record.Chunks(); n > 2 {
 		t.Errorf("the record of three pages has %d chunks", n)
-	}
-}
-
-func TestPageFlagsString(t *testing.T) {
-	for flags, want := range map[PageFlags]string{
-		0: "-", PageResident: "R", PageResident | PageDirty | PageUnsynced | PageTail: "RDUT",
-		PageWriteback | PageCopied: "WC",
-	} {
-		if got := flags.String(); got != want {
-			t.Errorf("%d is %q, want %q", flags, got, want)
-		}
 	}
 }
 
 // TestReadMemory shows whole pages: the bytes after the end of the file are
 // there, and zero.
 func TestReadMemory(t *testing.T) {
-	onEachFS(t, func(t *testing.T, dir string) {
+	filetest.OnEachFS(t, func(t *testing.T, dir string) {
 		f, _ := testFile(t, dir)
-		mustWrite(t, f, []byte("hello"), PageSize)
-		got := make([]byte, 3*PageSize)
+		mustWrite(t, f, []byte("hello"), paging.PageSize)
+		got := make([]byte, 3*paging.PageSize)
 		n, err := f.ReadMemory(got, 0)
-		want := make([]byte, 2*PageSize)
-		copy(want[PageSize:], "hello")
-		if err != nil || sameBytes(got[:n], want) != nil {
-			t.Errorf("%d bytes, %v, %v", n, err, sameBytes(got[:n], want))
+		want := make([]byte, 2*paging.PageSize)
+		copy(want[paging.PageSize:], "hello")
+		if err != nil || filetest.SameBytes(got[:n], want) != nil {
+			t.Errorf("%d bytes, %v, %v", n, err, filetest.SameBytes(got[:n], want))
 		}
-		if n, err := f.ReadMemory(got, 2*PageSize); n != 0 || err != nil {
+		if n, err := f.ReadMemory(got, 2*paging.PageSize); n != 0 || err != nil {
 			t.Errorf("past the last page: %d, %v", n, err)
 		}
-		if n, err := f.ReadMemory(got[:3], 2*PageSize-2); n != 2 || err != nil {
+		if n, err := f.ReadMemory(got[:3], 2*paging.PageSize-2); n != 2 || err != nil {
 			t.Errorf("across the end of the last page: %d, %v", n, err)
 		}
 	})
@@ -184,7 +177,7 @@ func TestUnsyncedOutlivesTheFile(t *testing.T) {
 	f := use(t, table, path, false) // writes, and is given up
 	id := f.ID()
 	unsynced := func() (text string) {
-		table.Unsynced(id, 1, func(g Range, cause Cause) bool {
+		table.Unsynced(id, 1, func(g paging.Range, cause dirty.Cause) bool {
 			text += g.String() + string(cause)
 			return true
 		})
@@ -263,16 +256,16 @@ func TestLockedFilesStay(t *testing.T) {
 }
 
 func TestCommands(t *testing.T) {
-	onEachFS(t, func(t *testing.T, dir string) {
+	filetest.OnEachFS(t, func(t *testing.T, dir string) {
 		f, path := testFile(t, dir)
-		want := pattern(int(4*PageSize)-7, 3)
+		want := filetest.Pattern(int(4*paging.PageSize)-7, 3)
 		mustWrite(t, f, want, 0)
-		if err := f.Msync(PageSize, PageSize, unix.MS_SYNC); err != nil {
+		if err := f.Msync(paging.PageSize, paging.PageSize, unix.MS_SYNC); err != nil {
 			t.Fatal(err)
 		}
 		var left []string
-		f.Unsynced(func(g Range, _ Cause) bool { left = append(left, g.String()); return true })
-		if got := strings.Join(left, " "); got != "[0x0, 0x1000) [0x2000, 0x3ff9)" && PageSize == 4096 {
+		f.Unsynced(func(g paging.Range, _ dirty.Cause) bool { left = append(left, g.String()); return true })
+		if got := strings.Join(left, " "); got != "[0x0, 0x1000) [0x2000, 0x3ff9)" && paging.PageSize == 4096 {
 			t.Errorf("after msync of the second page %s is unsynced", got)
 		}
 		if err := f.Msync(0, 0, unix.MS_ASYNC); err != nil {
@@ -289,19 +282,19 @@ func TestCommands(t *testing.T) {
 			{1, 0, unix.MS_SYNC, syscall.EINVAL},
 			{0, 0, unix.MS_SYNC | unix.MS_ASYNC, syscall.EINVAL},
 			{0, 0, 64, syscall.EINVAL},
-			{-PageSize, 0, unix.MS_SYNC, syscall.EINVAL},
-			{0, 5 * PageSize, unix.MS_SYNC, syscall.ENOMEM},
-			{4 * PageSize, PageSize, unix.MS_SYNC, syscall.ENOMEM},
+			{-paging.PageSize, 0, unix.MS_SYNC, syscall.EINVAL},
+			{0, 5 * paging.PageSize, unix.MS_SYNC, syscall.ENOMEM},
+			{4 * paging.PageSize, paging.PageSize, unix.MS_SYNC, syscall.ENOMEM},
 			{0, 1<<63 - 1, unix.MS_SYNC, syscall.ENOMEM},
-			{4 * PageSize, 0, unix.MS_SYNC, syscall.ENOMEM},
+			{4 * paging.PageSize, 0, unix.MS_SYNC, syscall.ENOMEM},
 		} {
 			errnoIs(t, f.Msync(c.off, c.length, c.flags), c.want)
 		}
-		if err := f.Mlock(0, PageSize); err != nil {
+		if err := f.Mlock(0, paging.PageSize); err != nil {
 			need.Missing(t, "mlock", "%v", err)
 		}
 		errnoIs(t, f.Msync(0, 0, unix.MS_INVALIDATE), syscall.EBUSY)
-		if f.tryDropMapping() {
+		if f.Evict() {
 			t.Error("a mapping with locked pages was dropped")
 		}
 		if err := f.Munlock(0, 0); err != nil {

@@ -2,6 +2,9 @@ package mapping
 
 import (
 	"golang.org/x/sys/unix"
+
+	"mapfs/mapping/guard"
+	"mapfs/mapping/paging"
 )
 
 // Failures returns how many write-backs of the file have failed so far. Whoever
@@ -10,7 +13,7 @@ func (f *File) Failures() uint64 { return f.failures.Load() }
 
 // UnsyncedPages returns the number of pages with bytes that a power cut now
 // would take.
-func (f *File) UnsyncedPages() int64 { return f.record.unsyncedPages() }
+func (f *File) UnsyncedPages() int64 { return f.record.UnsyncedPages() }
 
 // Sync writes the file back and returns when the device has it: msync(2) with
 // MS_SYNC for the bytes, and, unless dataOnly, fsync(2) for the rest of the
@@ -27,7 +30,7 @@ func (f *File) Sync(seen *uint64, dataOnly bool) error {
 	if err := f.Stat(&st); err != nil {
 		return err
 	}
-	if f.record.unsynced() && !f.copying() {
+	if f.record.Unsynced() && !f.copying() {
 		// A file that was only written to has no mapping yet; write-back is
 		// msync's all the same. Without a mapping fsync serves.
 		f.rlock(f.size.Load(), forReading)
@@ -56,7 +59,7 @@ func (f *File) syncLocked(dataOnly bool) error {
 		return f.syncCopies(dataOnly)
 	}
 	size := f.size.Load()
-	pages := f.record.beginSync(wholeFile)
+	pages := f.record.BeginSync(paging.WholeFile)
 	err := f.redirtyFailed()
 	if err == nil {
 		err = f.writeBack(dataOnly)
@@ -67,7 +70,7 @@ func (f *File) syncLocked(dataOnly bool) error {
 
 // endSync notes how a write-back ended, and tells of it.
 func (f *File) endSync(err error, e Event) {
-	f.record.endSync(err != nil)
+	f.record.EndSync(err != nil)
 	f.counters.Msyncs.add(f.table, EventMsync)
 	e.Kind, e.Err = EventMsync, err
 	f.observe(e)
@@ -94,20 +97,20 @@ func (f *File) writeBack(dataOnly bool) error {
 	f.mu.RLock()
 	mem, fd, writable := f.mem, f.fd, f.writable
 	f.mu.RUnlock()
-	end, ok := PageUp(f.size.Load())
+	end, ok := paging.PageUp(f.size.Load())
 	// msync does nothing for a mapping that cannot be written through, even if
 	// others have made the file's pages dirty.
 	synced := ok && writable && end > 0 && end <= int64(len(mem))
 	if synced {
-		if err := f.sys.msync(mem[:end], unix.MS_SYNC); err != nil {
+		if err := f.sys.Msync(mem[:end], unix.MS_SYNC); err != nil {
 			return err
 		}
 	}
 	switch {
 	case !dataOnly:
-		return f.sys.fsync(fd)
+		return f.sys.Fsync(fd)
 	case !synced:
-		return f.sys.fdatasync(fd)
+		return f.sys.Fdatasync(fd)
 	}
 	return nil
 }
@@ -116,7 +119,7 @@ func (f *File) writeBack(dataOnly bool) error {
 // modified again, because a write-back of them failed before. f.syncMu must be
 // held.
 func (f *File) redirty() (err error) {
-	f.record.eachSyncing(func(page int64) bool {
+	f.record.EachSyncing(func(page int64) bool {
 		err = f.redirtyPage(page)
 		return err == nil
 	})
@@ -126,10 +129,10 @@ func (f *File) redirty() (err error) {
 // redirtyPage stores to one page without changing it: through the mapping, or by
 // writing back what was read, which then needs the file to itself.
 func (f *File) redirtyPage(page int64) error {
-	g := Range{page * PageSize, (page + 1) * PageSize}
+	g := paging.Range{Off: page * paging.PageSize, End: (page + 1) * paging.PageSize}
 	f.mu.RLock()
 	inside := g.Off < f.size.Load()
-	done := !inside || f.copies == nil && f.writable && g.End <= int64(len(f.mem)) && redirty(f.mem[g.Off:g.End]) == 0
+	done := !inside || f.copies == nil && f.writable && g.End <= int64(len(f.mem)) && guard.Redirty(f.mem[g.Off:g.End]) == 0
 	f.mu.RUnlock()
 	if done {
 		return nil
@@ -138,10 +141,10 @@ func (f *File) redirtyPage(page int64) error {
 	defer f.mu.Unlock()
 	var b [1]byte
 	f.beforeRead(true)
-	n, err := f.sys.pread(f.fd, b[:], g.Off)
+	n, err := f.sys.Pread(f.fd, b[:], g.Off)
 	if err != nil || n == 0 {
 		return err
 	}
-	_, err = f.sys.pwrite(f.fd, b[:], g.Off)
+	_, err = f.sys.Pwrite(f.fd, b[:], g.Off)
 	return err
 }

@@ -10,20 +10,23 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"mapfs/internal/filetest"
 	"mapfs/internal/need"
+	"mapfs/mapping/paging"
+	"mapfs/mapping/sys"
 )
 
 // failing returns system calls of which write-back fails while *fail is set, and
 // counts the write-backs.
-func failing(fail *bool, calls *int) *system {
-	sys := newSystem()
+func failing(fail *bool, calls *int) *sys.System {
+	sys := sys.New()
 	real := *sys
-	sys.msync = func(mem []byte, flags int) error {
+	sys.Msync = func(mem []byte, flags int) error {
 		*calls++
 		if *fail {
 			return os.NewSyscallError("msync", syscall.EIO)
 		}
-		return real.msync(mem, flags)
+		return real.Msync(mem, flags)
 	}
 	return sys
 }
@@ -35,7 +38,7 @@ func TestFailedWriteBackIsSticky(t *testing.T) {
 	var calls int
 	path := filepath.Join(t.TempDir(), "f")
 	f := openTest(t, newTestTable(t, Config{}, failing(&fail, &calls)), path)
-	mustWrite(t, f, pattern(int(3*PageSize), 1), 0)
+	mustWrite(t, f, filetest.Pattern(int(3*paging.PageSize), 1), 0)
 	a, b, c := f.Failures(), f.Failures(), f.Failures()
 
 	fail = true
@@ -75,14 +78,14 @@ func TestRedirtyAfterFailure(t *testing.T) {
 	if err := unix.Statfs(dir, &fs); err != nil || fs.Type == unix.TMPFS_MAGIC {
 		need.Missing(t, "disk", "%s is on a filesystem that does not count dirty pages", dir)
 	}
-	sys := newSystem()
+	sys := sys.New()
 	real := *sys
 	var f *File
 	failures := 0
-	sys.msync = func(mem []byte, flags int) error {
+	sys.Msync = func(mem []byte, flags int) error {
 		// The real call cleans the pages; then it is declared a failure, as
 		// the kernel does with a device that lost them.
-		if err := real.msync(mem, flags); err != nil {
+		if err := real.Msync(mem, flags); err != nil {
 			return err
 		}
 		if failures < 2 {
@@ -92,22 +95,22 @@ func TestRedirtyAfterFailure(t *testing.T) {
 		return nil
 	}
 	f = openTest(t, newTestTable(t, Config{}, sys), filepath.Join(dir, "f"))
-	mustWrite(t, f, pattern(int(8*PageSize), 1), 0)
+	mustWrite(t, f, filetest.Pattern(int(8*paging.PageSize), 1), 0)
 	seen := f.Failures()
 	errnoIs(t, f.Sync(&seen, true), syscall.EIO)
 	for name, unmap := range map[string]bool{"mapped": false, "unmapped": true} {
-		if unmap && !f.tryDropMapping() {
+		if unmap && !f.Evict() {
 			t.Fatal("the mapping could not be dropped")
 		}
 		f.syncMu.Lock()
-		f.record.beginSync(Range{0, math.MaxInt64})
+		f.record.BeginSync(paging.Range{Off: 0, End: math.MaxInt64})
 		err := f.redirty()
-		f.record.endSync(true)
+		f.record.EndSync(true)
 		f.syncMu.Unlock()
 		if err != nil {
 			t.Fatal(err)
 		}
-		dirty, err := dirtyPages(f.fd, 8*PageSize)
+		dirty, err := dirtyPages(f.fd, 8*paging.PageSize)
 		if err != nil {
 			need.Missing(t, "cachestat", "%v", err)
 		}
@@ -130,16 +133,16 @@ func dirtyPages(fd int, length int64) (uint64, error) {
 // TestWritesDuringSync: what is written while a write-back waits for the device
 // does not wait for it, and stays unsynced.
 func TestWritesDuringSync(t *testing.T) {
-	sys := newSystem()
+	sys := sys.New()
 	real := *sys
 	started, finish := make(chan struct{}), make(chan struct{})
-	sys.msync = func(mem []byte, flags int) error {
+	sys.Msync = func(mem []byte, flags int) error {
 		close(started)
 		<-finish
-		return real.msync(mem, flags)
+		return real.Msync(mem, flags)
 	}
 	f := openTest(t, newTestTable(t, Config{}, sys), filepath.Join(t.TempDir(), "f"))
-	mustWrite(t, f, pattern(int(4*PageSize), 1), 0)
+	mustWrite(t, f, filetest.Pattern(int(4*paging.PageSize), 1), 0)
 	done := make(chan error)
 	go func() {
 		seen := f.Failures()
@@ -148,12 +151,12 @@ func TestWritesDuringSync(t *testing.T) {
 	<-started
 	wrote := make(chan struct{})
 	go func() {
-		mustWrite(t, f, []byte("now"), PageSize)     // overwrite
-		mustWrite(t, f, []byte("now"), 4*PageSize-1) // extend
-		if n, err := f.ReadAt(make([]byte, 3), PageSize); n != 3 || err != nil {
+		mustWrite(t, f, []byte("now"), paging.PageSize)     // overwrite
+		mustWrite(t, f, []byte("now"), 4*paging.PageSize-1) // extend
+		if n, err := f.ReadAt(make([]byte, 3), paging.PageSize); n != 3 || err != nil {
 			t.Error(n, err)
 		}
-		if err := f.Truncate(2 * PageSize); err != nil {
+		if err := f.Truncate(2 * paging.PageSize); err != nil {
 			t.Error(err)
 		}
 		close(wrote)
@@ -176,9 +179,9 @@ func TestWritesDuringSync(t *testing.T) {
 // TestTimes: the time of modification is that of the last write, also when the
 // write was a store into a page that was dirty already, and is never set back.
 func TestTimes(t *testing.T) {
-	onEachFS(t, func(t *testing.T, dir string) {
+	filetest.OnEachFS(t, func(t *testing.T, dir string) {
 		f, path := testFile(t, dir)
-		p := pattern(100, 1)
+		p := filetest.Pattern(100, 1)
 		var last, now unix.Stat_t
 		mustWrite(t, f, p, 0)
 		if err := f.Stat(&last); err != nil {

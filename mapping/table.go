@@ -12,7 +12,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"mapfs/mapping/paging"
 	"mapfs/mapping/share"
+	"mapfs/mapping/sys"
 )
 
 // Config says how a [Table] keeps its files.
@@ -50,13 +52,13 @@ type Config struct {
 	Observer Observer
 	// System are the system calls, of which a test can make one fail; the real ones if
 	// nil.
-	System *system
+	System *sys.System
 }
 
 // Table is the set of files that are open or were until lately, each with at
 // most one mapping.
 type Table struct {
-	sys         *system
+	sys         *sys.System
 	log         *slog.Logger
 	observer    Observer
 	counters    Counters
@@ -119,7 +121,7 @@ func NewTable(cfg Config) *Table {
 		done:        make(chan struct{}),
 	}
 	if t.sys == nil {
-		t.sys = newSystem()
+		t.sys = sys.New()
 	}
 	if t.observer == nil {
 		t.observer = silent{}
@@ -134,7 +136,7 @@ func NewTable(cfg Config) *Table {
 	if cfg.DirtyLimit <= 0 {
 		cfg.DirtyLimit = defaultDirtyLimit()
 	}
-	t.copied = share.NewPool(cfg.DirtyLimit/PageSize, cfg.ManyUsers)
+	t.copied = share.NewPool(cfg.DirtyLimit/paging.PageSize, cfg.ManyUsers)
 	t.late.Store(cfg.MapLate)
 	t.probeVMWrite()
 	if t.maxMapped <= 0 {
@@ -167,7 +169,7 @@ func maxDescriptors() int {
 // container's seccomp filter often forbids it.
 func (t *Table) probeVMWrite() {
 	var dst, src [1]byte
-	t.vmwriteOff.Store(t.sys.vmwrite(dst[:], src[:]) != nil)
+	t.vmwriteOff.Store(t.sys.Vmwrite(dst[:], src[:]) != nil)
 }
 
 // Has reports whether the table has the file with the given identity, in use or idle.
@@ -262,7 +264,7 @@ func (t *Table) OpenFile(name string, flag int, perm os.FileMode) (*File, error)
 		return nil, &os.PathError{Op: "open", Path: name, Err: err}
 	}
 	var st unix.Stat_t
-	if err = fstat(fd, &st); err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
+	if err = sys.Fstat(fd, &st); err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
 		err = unix.EINVAL
 	}
 	if err != nil {
@@ -381,10 +383,10 @@ func (t *Table) reserveMapping(size, end int64) (length int64, ok bool) {
 		}
 		break
 	}
-	if length, ok = spanFor(size); ok && t.reserveBytes(length) {
+	if length, ok = paging.SpanFor(size); ok && t.reserveBytes(length) {
 		return length, true
 	}
-	if length, ok = PageUp(end); ok && t.reserveBytes(length) {
+	if length, ok = paging.PageUp(end); ok && t.reserveBytes(length) {
 		return length, true
 	}
 	t.mappings.Add(-1)
@@ -457,7 +459,7 @@ func (t *Table) evict() bool {
 			continue
 		}
 		// A busy file is passed over: waiting here could wait for ourselves.
-		if f.tryDropMapping() {
+		if f.Evict() {
 			f.observe(Event{Kind: EventEvict})
 			return true
 		}

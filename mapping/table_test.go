@@ -13,6 +13,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"mapfs/internal/filetest"
+	"mapfs/mapping/paging"
 )
 
 // TestMappingCap: however many files are used at once, no more mappings live
@@ -24,17 +27,17 @@ func TestMappingCap(t *testing.T) {
 	open := make([]*File, files)
 	for i := range open {
 		open[i] = openTest(t, table, filepath.Join(dir, fmt.Sprint(i)))
-		mustWrite(t, open[i], pattern(int(PageSize)+i, byte(i)), 0)
+		mustWrite(t, open[i], filetest.Pattern(int(paging.PageSize)+i, byte(i)), 0)
 	}
 	var workers sync.WaitGroup
 	for w := range 4 {
 		workers.Go(func() {
 			rng := rand.New(rand.NewPCG(uint64(w), 2))
-			got := make([]byte, 2*PageSize)
+			got := make([]byte, 2*paging.PageSize)
 			for range 2000 {
 				i := rng.IntN(files)
 				n, err := open[i].ReadAt(got, 0)
-				if err != nil || sameBytes(got[:n], pattern(int(PageSize)+i, byte(i))) != nil {
+				if err != nil || filetest.SameBytes(got[:n], filetest.Pattern(int(paging.PageSize)+i, byte(i))) != nil {
 					t.Errorf("file %d: %d bytes, %v", i, n, err)
 					return
 				}
@@ -174,12 +177,12 @@ func TestConcurrentUse(t *testing.T) {
 						return
 					}
 					if writing {
-						if _, err := f.WriteAt(pattern(int(rng.Int64N(3*PageSize)), byte(w)), rng.Int64N(PageSize), Origin{}); err != nil {
+						if _, err := f.WriteAt(filetest.Pattern(int(rng.Int64N(3*paging.PageSize)), byte(w)), rng.Int64N(paging.PageSize), Origin{}); err != nil {
 							t.Error(err)
 						}
 						switch rng.IntN(4) {
 						case 0:
-							if err := f.Truncate(rng.Int64N(4 * PageSize)); err != nil {
+							if err := f.Truncate(rng.Int64N(4 * paging.PageSize)); err != nil {
 								t.Error(err)
 							}
 						case 1:
@@ -189,7 +192,7 @@ func TestConcurrentUse(t *testing.T) {
 							}
 						}
 					}
-					if _, err := f.ReadAt(make([]byte, 5*PageSize), 0); err != nil {
+					if _, err := f.ReadAt(make([]byte, 5*paging.PageSize), 0); err != nil {
 						t.Error(err)
 					}
 					f.Release(rng.IntN(3) > 0)
@@ -243,13 +246,13 @@ func TestTwoNamesOneMapping(t *testing.T) {
 // TestMappedBytesAreBounded: mappings that do not fit the address space make room for
 // each other, and files that never fit are served without one.
 func TestMappedBytesAreBounded(t *testing.T) {
-	onEachFS(t, func(t *testing.T, dir string) {
+	filetest.OnEachFS(t, func(t *testing.T, dir string) {
 		const most = 1 << 20
 		table := newTestTable(t, Config{MaxMappedBytes: most}, nil)
 		for round := range 2 {
 			for i := range 10 {
 				f := openTest(t, table, filepath.Join(dir, fmt.Sprint(i)))
-				want := pattern((i+1)*70_000, byte(i))
+				want := filetest.Pattern((i+1)*70_000, byte(i))
 				if round == 0 {
 					mustWrite(t, f, want, 0)
 				}
@@ -261,7 +264,7 @@ func TestMappedBytesAreBounded(t *testing.T) {
 			}
 		}
 		path := filepath.Join(dir, "large")
-		want := pattern(3*most, 1)
+		want := filetest.Pattern(3*most, 1)
 		if err := os.WriteFile(path, want, 0o600); err != nil {
 			t.Fatal(err)
 		}

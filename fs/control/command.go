@@ -9,7 +9,7 @@ import (
 	"syscall"
 	"unicode/utf8"
 
-	"mapfs/mapping"
+	"mapfs/mapping/paging"
 )
 
 // maxCommand is how long one write to a ctl file may be.
@@ -160,8 +160,8 @@ func (c *command) span() (off, length int64, err error) {
 	if length > math.MaxInt64-off {
 		return 0, 0, invalid("%s: offset=%d and length=%d together are more than %d", c.verb, off, length, int64(math.MaxInt64))
 	}
-	if off%mapping.PageSize != 0 {
-		return 0, 0, invalid("%s: offset=%d is no multiple of the page size, %d", c.verb, off, mapping.PageSize)
+	if off%paging.PageSize != 0 {
+		return 0, 0, invalid("%s: offset=%d is no multiple of the page size, %d", c.verb, off, paging.PageSize)
 	}
 	return off, length, nil
 }

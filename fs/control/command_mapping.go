@@ -14,6 +14,7 @@ import (
 	"mapfs/fs"
 	"mapfs/fs/wire"
 	"mapfs/mapping"
+	"mapfs/mapping/explicit"
 )
 
 // prot returns the protection that the argument names.
@@ -90,7 +91,7 @@ var openFor = []string{"ro", "rw"}
 
 // runMmap makes an explicit mapping and answers with its address.
 func (t *Tree) runMmap(_ *ctlHandle, c *command) (string, error) {
-	r := mapping.MapRequest{Name: c.args["name"]}
+	r := explicit.Request{Name: c.args["name"]}
 	var err error
 	_, protGiven := c.args["prot"]
 	if protGiven {
@@ -231,8 +232,8 @@ func plainText(err error) string {
 // mappingCall is what a command asks of the pages of explicit mappings: by address
 // or by offset in one of them.
 type mappingCall struct {
-	byAddress func(a *mapping.Arena, addr uintptr, length uint64) error
-	byOffset  func(m *mapping.Mapping, off, length int64) error
+	byAddress func(a *explicit.Arena, addr uintptr, length uint64) error
+	byOffset  func(m *explicit.Mapping, off, length int64) error
 	prot      int
 	flags     int // of msync
 	argument  string
@@ -242,11 +243,11 @@ type mappingCall struct {
 func (c *command) parseMapping() (call mappingCall, err error) {
 	switch c.verb {
 	case "munmap":
-		call = mappingCall{byAddress: (*mapping.Arena).Munmap, byOffset: (*mapping.Mapping).Unmap}
+		call = mappingCall{byAddress: (*explicit.Arena).Munmap, byOffset: (*explicit.Mapping).Unmap}
 	case "mlock":
-		call = mappingCall{byAddress: (*mapping.Arena).Mlock, byOffset: (*mapping.Mapping).Mlock}
+		call = mappingCall{byAddress: (*explicit.Arena).Mlock, byOffset: (*explicit.Mapping).Mlock}
 	case "munlock":
-		call = mappingCall{byAddress: (*mapping.Arena).Munlock, byOffset: (*mapping.Mapping).Munlock}
+		call = mappingCall{byAddress: (*explicit.Arena).Munlock, byOffset: (*explicit.Mapping).Munlock}
 	case "mprotect":
 		call.argument = "prot"
 		if _, given := c.args["prot"]; given {
@@ -254,23 +255,23 @@ func (c *command) parseMapping() (call mappingCall, err error) {
 				return call, err
 			}
 		}
-		call.byAddress = func(a *mapping.Arena, addr uintptr, length uint64) error { return a.Mprotect(addr, length, call.prot) }
-		call.byOffset = func(m *mapping.Mapping, off, length int64) error { return m.Mprotect(off, length, call.prot) }
+		call.byAddress = func(a *explicit.Arena, addr uintptr, length uint64) error { return a.Mprotect(addr, length, call.prot) }
+		call.byOffset = func(m *explicit.Mapping, off, length int64) error { return m.Mprotect(off, length, call.prot) }
 	case "msync":
 		call.argument = "flags"
 		if call.flags, err = c.msyncFlags(); err != nil {
 			return call, err
 		}
-		call.byAddress = func(a *mapping.Arena, addr uintptr, length uint64) error { return a.Msync(addr, length, call.flags) }
-		call.byOffset = func(m *mapping.Mapping, off, length int64) error { return m.Msync(off, length, call.flags) }
+		call.byAddress = func(a *explicit.Arena, addr uintptr, length uint64) error { return a.Msync(addr, length, call.flags) }
+		call.byOffset = func(m *explicit.Mapping, off, length int64) error { return m.Msync(off, length, call.flags) }
 	case "madvise":
 		call.argument = "advice"
 		advice, known := advices[c.args["advice"]]
 		if _, given := c.args["advice"]; given && !known {
 			return call, invalid("madvise: advice=%s is none of dontneed, willneed, cold, pageout", abbreviate(c.args["advice"]))
 		}
-		call.byAddress = func(a *mapping.Arena, addr uintptr, length uint64) error { return a.Madvise(addr, length, advice) }
-		call.byOffset = func(m *mapping.Mapping, off, length int64) error { return m.Madvise(off, length, advice) }
+		call.byAddress = func(a *explicit.Arena, addr uintptr, length uint64) error { return a.Madvise(addr, length, advice) }
+		call.byOffset = func(m *explicit.Mapping, off, length int64) error { return m.Madvise(off, length, advice) }
 	}
 	if call.argument != "" && call.argument != "flags" {
 		err = c.require(call.argument)
@@ -344,7 +345,7 @@ func (t *Tree) runInMapping(h *ctlHandle, c *command) (string, error) {
 
 // afterCommand has the kernel drop what it has cached of a file, if that is what
 // a command on its mapping is for.
-func (t *Tree) afterCommand(m *mapping.Mapping, call mappingCall) {
+func (t *Tree) afterCommand(m *explicit.Mapping, call mappingCall) {
 	if call.flags&unix.MS_INVALIDATE != 0 {
 		t.changedBelow(m.FileID())
 	}
@@ -352,7 +353,7 @@ func (t *Tree) afterCommand(m *mapping.Mapping, call mappingCall) {
 
 // explainMapping makes a sentence of what was refused to an explicit mapping.
 func (c *command) explainMapping(err error, prot int) error {
-	var known *mapping.Refusal
+	var known *explicit.Refusal
 	if errors.As(err, &known) {
 		return &refusal{known.Errno, c.verb + ": " + known.Why}
 	}

@@ -17,6 +17,7 @@ import (
 	"mapfs/fs"
 	"mapfs/fs/wire"
 	"mapfs/mapping"
+	"mapfs/mapping/paging"
 )
 
 func TestParseCommand(t *testing.T) {
@@ -158,7 +159,7 @@ func commandTest(t *testing.T) (*Tree, *fs.Node, string) {
 		t.Fatal(err)
 	}
 	defer f.Release(true)
-	text := strings.Repeat("x", 3*int(mapping.PageSize))
+	text := strings.Repeat("x", 3*int(paging.PageSize))
 	if _, err := f.WriteAt([]byte(text), 0, mapping.Origin{}); err != nil {
 		t.Fatal(err)
 	}

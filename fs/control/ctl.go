@@ -9,14 +9,14 @@ import (
 
 	"mapfs/fs"
 	"mapfs/fs/wire"
-	"mapfs/mapping"
+	"mapfs/mapping/explicit"
 )
 
 // ctlHandle is an open ctl file.
 type ctlHandle struct {
 	nothingHeld
-	target   *fs.Node         // the file whose ctl it is
-	explicit *mapping.Mapping // the mapping whose ctl it is; the root's has neither
+	target   *fs.Node          // the file whose ctl it is
+	explicit *explicit.Mapping // the mapping whose ctl it is; the root's has neither
 
 	mu     sync.Mutex
 	answer string

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mapfs/mapping"
+	"mapfs/mapping/paging"
 )
 
 // eventRing is how many events are kept for readers that come later or are slow.
@@ -164,7 +165,7 @@ func appendEvent(b []byte, seq uint64, e *loggedEvent) []byte {
 		if e.Signal == syscall.SIGSEGV {
 			signal = "SIGSEGV"
 		}
-		b = fmt.Appendf(b, " signal=%s addr=%x page=%d", signal, e.Addr, e.Off/mapping.PageSize)
+		b = fmt.Appendf(b, " signal=%s addr=%x page=%d", signal, e.Addr, e.Off/paging.PageSize)
 	case mapping.EventOpen:
 		b = fmt.Appendf(b, " flags=%s pid=%d", openFlags(e.Flags), e.PID)
 	case mapping.EventClose:

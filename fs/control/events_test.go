@@ -13,11 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mapfs/mapping"
+	"mapfs/mapping/paging"
 )
 
 // TestEventLines has the line of every kind of event.
 func TestEventLines(t *testing.T) {
-	page := mapping.PageSize
+	page := paging.PageSize
 	for _, c := range []struct {
 		event mapping.Event
 		want  string

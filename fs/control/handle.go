@@ -9,7 +9,7 @@ import (
 
 	"mapfs/fs"
 	"mapfs/fs/wire"
-	"mapfs/mapping"
+	"mapfs/mapping/paging"
 	"mapfs/mapping/share"
 )
 
@@ -136,7 +136,7 @@ func openMemory(_ *Tree, n *node, _ *fuse.Header) handle { return &memory{target
 
 // memorySize is the length of the mapping: whole pages.
 func memorySize(_ *Tree, _ *node, fileSize int64) int64 {
-	size, _ := mapping.PageUp(fileSize)
+	size, _ := paging.PageUp(fileSize)
 	return size
 }
 

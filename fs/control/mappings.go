@@ -11,6 +11,9 @@ import (
 
 	"mapfs/fs/wire"
 	"mapfs/mapping"
+	"mapfs/mapping/explicit"
+	"mapfs/mapping/pagestate"
+	"mapfs/mapping/paging"
 )
 
 // lookupMapping answers what a name in mappings is.
@@ -52,7 +55,7 @@ type openedMappings struct {
 	client fuse.Header
 
 	mu    sync.Mutex // threads share descriptors
-	shown []*mapping.Mapping
+	shown []*explicit.Mapping
 }
 
 func openMappings(_ *Tree, n *node, client *fuse.Header) handle {
@@ -84,7 +87,7 @@ func (d *openedMappings) read(c *call, off int64, size int) ([]byte, error) {
 // mappingMemory is the open memory of an explicit mapping.
 type mappingMemory struct {
 	nothingHeld
-	explicit *mapping.Mapping
+	explicit *explicit.Mapping
 }
 
 func openMappingMemory(_ *Tree, n *node, _ *fuse.Header) handle {
@@ -119,7 +122,7 @@ func (t *Tree) changedBelow(id mapping.ID) {
 // pagesOfMapping returns the pages of an explicit mapping.
 func (t *Tree) pagesOfMapping(n *node) pageSource {
 	m := n.explicit
-	return pageSource{count: m.Length() / mapping.PageSize, inspect: func(first, end int64, emit func(mapping.PageRun) bool) error {
+	return pageSource{count: m.Length() / paging.PageSize, inspect: func(first, end int64, emit func(pagestate.Run) bool) error {
 		return m.Inspect(t.kernel, first, end, emit)
 	}}
 }
@@ -138,9 +141,9 @@ func (t *Tree) writeArena(b *strings.Builder) {
 func (t *Tree) writeMappingStatus(b *strings.Builder, n *node, _ *fuse.Header) error {
 	m := n.explicit
 	var mapped, resident, dirty, writeback int64
-	err := m.Inspect(t.kernel, 0, m.Length()/mapping.PageSize, func(run mapping.PageRun) bool {
-		for flag, counter := range map[mapping.PageFlags]*int64{
-			mapping.PageResident: &resident, mapping.PageDirty: &dirty, mapping.PageWriteback: &writeback,
+	err := m.Inspect(t.kernel, 0, m.Length()/paging.PageSize, func(run pagestate.Run) bool {
+		for flag, counter := range map[pagestate.Flags]*int64{
+			pagestate.Resident: &resident, pagestate.Dirty: &dirty, pagestate.Writeback: &writeback,
 		} {
 			if run.Flags&flag != 0 {
 				*counter += run.End - run.First
@@ -176,7 +179,7 @@ func (t *Tree) writeMappingStatus(b *strings.Builder, n *node, _ *fuse.Header) e
 	fmt.Fprintf(b, "file %s\ninode %d\n", quotePath(m.FileName()), t.s.Inode(m.FileID()))
 	fmt.Fprintf(b, "offset %d\nopen %s\n", m.Offset(), access)
 	fmt.Fprintf(b, "pages %d\nmapped_pages %d\nresident_pages %d\ndirty_pages %d\nwriteback_pages %d\ncopied_pages %d\nlocked_pages %d\n",
-		m.Length()/mapping.PageSize, mapped/mapping.PageSize, resident, dirty, writeback, m.CopiedPages(), locked/mapping.PageSize)
+		m.Length()/paging.PageSize, mapped/paging.PageSize, resident, dirty, writeback, m.CopiedPages(), locked/paging.PageSize)
 	fmt.Fprintf(b, "unsynced_bytes %d\nstores %d\nfaults %d\n", m.UnsyncedBytes(), m.Stores(), m.Faults())
 	for _, seg := range segments {
 		fmt.Fprintf(b, "segment %x-%x %s %d\n", seg.Start, seg.End, permissions(m, seg.Prot), seg.Offset)
@@ -200,7 +203,7 @@ func (t *Tree) explicitRows(h *fuse.Header, emit func(addr uintptr, text string)
 }
 
 // permissions writes a protection as /proc/PID/maps does.
-func permissions(m *mapping.Mapping, prot int) string {
+func permissions(m *explicit.Mapping, prot int) string {
 	text := []byte("---p")
 	for i, p := range protLetters {
 		if prot&p.bit != 0 {

@@ -14,6 +14,8 @@ import (
 	"mapfs/fs/wire"
 	"mapfs/internal/need"
 	"mapfs/mapping"
+	"mapfs/mapping/explicit"
+	"mapfs/mapping/paging"
 )
 
 // command gives lines to the root's ctl and returns the answer, or the sentence.
@@ -28,7 +30,7 @@ func (tree *Tree) command(t *testing.T, text string) (string, syscall.Errno) {
 }
 
 // mmapTest is command of an mmap that must succeed.
-func (tree *Tree) mmapTest(t *testing.T, arguments string) *mapping.Mapping {
+func (tree *Tree) mmapTest(t *testing.T, arguments string) *explicit.Mapping {
 	t.Helper()
 	answer, errno := tree.command(t, "mmap "+arguments)
 	c, err := parseCommand("mmap " + arguments)
@@ -154,7 +156,7 @@ func TestMmapCommandErrors(t *testing.T) {
 // TestMmapCommandDefaults: what is left out is what the manual says.
 func TestMmapCommandDefaults(t *testing.T) {
 	tree, _, text := commandTest(t)
-	page := mapping.PageSize
+	page := paging.PageSize
 	if err := os.Mkdir(tree.backingPath("dir"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +192,7 @@ func TestMmapCommandDefaults(t *testing.T) {
 // mapping's own pages.
 func TestMappingCtl(t *testing.T) {
 	tree, n, _ := commandTest(t)
-	page := mapping.PageSize
+	page := paging.PageSize
 	m, next := tree.mmapTest(t, "name=m file=f"), tree.mmapTest(t, "name=next file=f")
 	if next.Start() != m.Start()+uintptr(m.Length()) {
 		t.Fatal("they are no neighbours")

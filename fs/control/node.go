@@ -7,7 +7,7 @@ import (
 	"bazil.org/fuse"
 
 	"mapfs/fs"
-	"mapfs/mapping"
+	"mapfs/mapping/explicit"
 )
 
 // key is what a node of the control tree is about: its row in the table, the directory
@@ -16,7 +16,7 @@ import (
 type key struct {
 	entry    *entry
 	target   *fs.Node
-	explicit *mapping.Mapping
+	explicit *explicit.Mapping
 }
 
 // node is a node of the control tree. While it lives it keeps its target

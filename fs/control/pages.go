@@ -10,13 +10,14 @@ import (
 	"bazil.org/fuse"
 	"golang.org/x/sys/unix"
 
-	"mapfs/mapping"
+	"mapfs/mapping/pagestate"
+	"mapfs/mapping/paging"
 )
 
 // pagesText renders runs of pages a line each.
-type pagesText struct{ held mapping.PageRun }
+type pagesText struct{ held pagestate.Run }
 
-func (t *pagesText) add(b []byte, run mapping.PageRun) []byte {
+func (t *pagesText) add(b []byte, run pagestate.Run) []byte {
 	if t.held.End == run.First && t.held.Flags == run.Flags && t.held.End > 0 {
 		t.held.End = run.End
 		return b
@@ -30,7 +31,7 @@ func (t *pagesText) end(b []byte) []byte {
 	if t.held.End > t.held.First {
 		b = fmt.Appendf(b, "%d-%d %s\n", t.held.First, t.held.End-1, t.held.Flags)
 	}
-	t.held = mapping.PageRun{}
+	t.held = pagestate.Run{}
 	return b
 }
 
@@ -54,13 +55,13 @@ type mapText struct {
 }
 
 // letter returns the character of a page.
-func letter(flags mapping.PageFlags) byte {
+func letter(flags pagestate.Flags) byte {
 	for _, l := range []struct {
-		flag   mapping.PageFlags
+		flag   pagestate.Flags
 		letter byte
 	}{
-		{mapping.PageCopied, 'C'}, {mapping.PageWriteback, 'W'}, {mapping.PageDirty, 'D'},
-		{mapping.PageUnsynced, 'U'}, {mapping.PageResident, 'R'},
+		{pagestate.Copied, 'C'}, {pagestate.Writeback, 'W'}, {pagestate.Dirty, 'D'},
+		{pagestate.Unsynced, 'U'}, {pagestate.Resident, 'R'},
 	} {
 		if flags&l.flag != 0 {
 			return l.letter
@@ -69,7 +70,7 @@ func letter(flags mapping.PageFlags) byte {
 	return '.'
 }
 
-func (t *mapText) add(b []byte, run mapping.PageRun) []byte {
+func (t *mapText) add(b []byte, run pagestate.Run) []byte {
 	c := letter(run.Flags)
 	left := run.End - run.First
 	for left > 0 {
@@ -112,7 +113,7 @@ func (t *mapText) flush(b []byte) []byte {
 	if whole && row[0] == t.last && t.equal >= mapSqueeze {
 		return t.squeeze(b, 1)
 	}
-	b = fmt.Appendf(b, "%12d  %s\n", t.page*mapping.PageSize, row)
+	b = fmt.Appendf(b, "%12d  %s\n", t.page*paging.PageSize, row)
 	switch {
 	case !whole:
 		t.equal, t.last = 0, 0
@@ -134,7 +135,7 @@ func (t *mapText) end(b []byte) []byte {
 
 // pageText renders runs of pages. end ends the text.
 type pageText interface {
-	add(b []byte, run mapping.PageRun) []byte
+	add(b []byte, run pagestate.Run) []byte
 	end(b []byte) []byte
 }
 
@@ -146,7 +147,7 @@ const pagesWindow = 1 << 18
 // pageSource is what has pages to be shown.
 type pageSource struct {
 	count   int64
-	inspect func(first, end int64, emit func(mapping.PageRun) bool) error
+	inspect func(first, end int64, emit func(pagestate.Run) bool) error
 	err     error // why its pages cannot be shown
 }
 
@@ -155,8 +156,8 @@ func (t *Tree) pagesOf(n *node) pageSource {
 	target := n.target
 	var st unix.Stat_t
 	err := t.s.Stat(target, &st)
-	_, count := mapping.Range{Off: 0, End: st.Size}.Pages()
-	return pageSource{count: count, err: err, inspect: func(first, end int64, emit func(mapping.PageRun) bool) error {
+	_, count := paging.Range{Off: 0, End: st.Size}.Pages()
+	return pageSource{count: count, err: err, inspect: func(first, end int64, emit func(pagestate.Run) bool) error {
 		return t.inspect(target, first, end, emit)
 	}}
 }
@@ -209,7 +210,7 @@ func (h *pagesHandle) rewind() {
 func (h *pagesHandle) more() error {
 	end := min(h.next+pagesWindow, h.pages.count)
 	if h.next < end {
-		err := h.pages.inspect(h.next, end, func(run mapping.PageRun) bool {
+		err := h.pages.inspect(h.next, end, func(run pagestate.Run) bool {
 			h.buf = h.text.add(h.buf, run)
 			return true
 		})

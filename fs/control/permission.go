@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mapfs/fs"
-	"mapfs/mapping"
+	"mapfs/mapping/explicit"
 )
 
 // mayRead reports whether the client that sent a request may read the file that
@@ -55,7 +55,7 @@ func maySee(t *Tree, n *node, h *fuse.Header) bool { return t.mayKnow(h, n.expli
 
 // mayKnow reports whether a client may know of explicit mappings of a file. Who
 // asks is held to the path that leads to the file, like in maps.
-func (t *Tree) mayKnow(h *fuse.Header, m *mapping.Mapping) bool {
+func (t *Tree) mayKnow(h *fuse.Header, m *explicit.Mapping) bool {
 	if h.Uid == 0 || h.Uid == t.uid {
 		return true
 	}

@@ -12,6 +12,9 @@ import (
 
 	"mapfs/fs"
 	"mapfs/mapping"
+	"mapfs/mapping/dirty"
+	"mapfs/mapping/pagestate"
+	"mapfs/mapping/paging"
 )
 
 // writeStatus writes the status of the mount.
@@ -33,7 +36,7 @@ func (t *Tree) writeStatus(b *strings.Builder, _ *node, _ *fuse.Header) error {
 	fmt.Fprintf(b, "backing %s\n", quotePath(t.s.Options().Backing))
 	fmt.Fprintf(b, "mountpoint %s\n", quotePath(t.s.Options().Mountpoint))
 	fmt.Fprintf(b, "mode %s\n", t.s.Options().Mode)
-	fmt.Fprintf(b, "page_size %d\n", mapping.PageSize)
+	fmt.Fprintf(b, "page_size %d\n", paging.PageSize)
 	fmt.Fprintf(b, "files %d\n", t.s.Files().Count())
 	fmt.Fprintf(b, "nodes %d\n", t.s.Nodes())
 	fmt.Fprintf(b, "mappings %d\n", mappings)
@@ -111,11 +114,11 @@ func (t *Tree) writeFileStatus(b *strings.Builder, about *node, _ *fuse.Header) 
 		return err
 	}
 	var resident, dirty, writeback, copied int64
-	count := func(run mapping.PageRun) bool {
+	count := func(run pagestate.Run) bool {
 		pages := run.End - run.First
-		for flag, counter := range map[mapping.PageFlags]*int64{
-			mapping.PageResident: &resident, mapping.PageDirty: &dirty,
-			mapping.PageWriteback: &writeback, mapping.PageCopied: &copied,
+		for flag, counter := range map[pagestate.Flags]*int64{
+			pagestate.Resident: &resident, pagestate.Dirty: &dirty,
+			pagestate.Writeback: &writeback, pagestate.Copied: &copied,
 		} {
 			if run.Flags&flag != 0 {
 				*counter += pages
@@ -123,7 +126,7 @@ func (t *Tree) writeFileStatus(b *strings.Builder, about *node, _ *fuse.Header) 
 		}
 		return true
 	}
-	_, pages := mapping.Range{Off: 0, End: st.Size}.Pages()
+	_, pages := paging.Range{Off: 0, End: st.Size}.Pages()
 	if err := t.inspect(n, 0, pages, count); err != nil {
 		return err
 	}
@@ -132,7 +135,7 @@ func (t *Tree) writeFileStatus(b *strings.Builder, about *node, _ *fuse.Header) 
 	if f := t.s.Files().Find(n.ID()); f != nil {
 		defer f.Unref()
 		_, length, _ := f.Mapped()
-		mapped = min(length/mapping.PageSize, pages)
+		mapped = min(length/paging.PageSize, pages)
 		counters = f.Counters()
 		if err := f.Failure(); err != nil {
 			failure = errnoName(err)
@@ -187,7 +190,7 @@ func (t *Tree) writeUnsynced(b *strings.Builder, about *node, _ *fuse.Header) er
 	if err := t.s.Stat(n, &st); err != nil {
 		return err
 	}
-	t.s.Files().Unsynced(n.ID(), st.Size, func(g mapping.Range, cause mapping.Cause) bool {
+	t.s.Files().Unsynced(n.ID(), st.Size, func(g paging.Range, cause dirty.Cause) bool {
 		fmt.Fprintf(b, "%d %d %s\n", g.Off, g.Len(), cause)
 		return true
 	})
@@ -195,7 +198,7 @@ func (t *Tree) writeUnsynced(b *strings.Builder, about *node, _ *fuse.Header) er
 }
 
 // inspect calls emit for the runs of pages [first, end) of a file, open or not.
-func (t *Tree) inspect(n *fs.Node, first, end int64, emit func(mapping.PageRun) bool) error {
+func (t *Tree) inspect(n *fs.Node, first, end int64, emit func(pagestate.Run) bool) error {
 	if f := t.s.Files().Find(n.ID()); f != nil {
 		defer f.Unref()
 		return f.Inspect(t.kernel, first, end, emit)

@@ -8,7 +8,8 @@ import (
 	"testing"
 	"unicode/utf8"
 
-	"mapfs/mapping"
+	"mapfs/mapping/pagestate"
+	"mapfs/mapping/paging"
 )
 
 func TestQuotePath(t *testing.T) {
@@ -68,7 +69,7 @@ func FuzzQuotePath(f *testing.F) {
 }
 
 // render gives runs to a text and returns all of it.
-func render(text pageText, runs ...mapping.PageRun) string {
+func render(text pageText, runs ...pagestate.Run) string {
 	var b []byte
 	for _, r := range runs {
 		b = text.add(b, r)
@@ -78,28 +79,28 @@ func render(text pageText, runs ...mapping.PageRun) string {
 
 // Short names for the flags.
 const (
-	flagR = mapping.PageResident
-	flagD = mapping.PageDirty
-	flagW = mapping.PageWriteback
-	flagC = mapping.PageCopied
-	flagU = mapping.PageUnsynced
-	flagT = mapping.PageTail
+	flagR = pagestate.Resident
+	flagD = pagestate.Dirty
+	flagW = pagestate.Writeback
+	flagC = pagestate.Copied
+	flagU = pagestate.Unsynced
+	flagT = pagestate.Tail
 )
 
 func TestPagesText(t *testing.T) {
 	for _, c := range []struct {
 		name string
-		runs []mapping.PageRun
+		runs []pagestate.Run
 		want string
 	}{
 		{"nothing", nil, ""},
-		{"one page", []mapping.PageRun{{First: 0, End: 1, Flags: flagR | flagT}}, "0-0 RT\n"},
-		{"every flag", []mapping.PageRun{{First: 0, End: 7, Flags: flagR | flagD | flagW | flagC | flagU | flagT}}, "0-6 RDWCUT\n"},
-		{"no flag", []mapping.PageRun{{First: 0, End: 7}}, "0-6 -\n"},
-		{"joined", []mapping.PageRun{{First: 0, End: 2, Flags: flagR}, {First: 2, End: 5, Flags: flagR}, {First: 5, End: 6}},
+		{"one page", []pagestate.Run{{First: 0, End: 1, Flags: flagR | flagT}}, "0-0 RT\n"},
+		{"every flag", []pagestate.Run{{First: 0, End: 7, Flags: flagR | flagD | flagW | flagC | flagU | flagT}}, "0-6 RDWCUT\n"},
+		{"no flag", []pagestate.Run{{First: 0, End: 7}}, "0-6 -\n"},
+		{"joined", []pagestate.Run{{First: 0, End: 2, Flags: flagR}, {First: 2, End: 5, Flags: flagR}, {First: 5, End: 6}},
 			"0-4 R\n5-5 -\n"},
-		{"joined twice", []mapping.PageRun{{First: 0, End: 1}, {First: 1, End: 2}, {First: 2, End: 3}}, "0-2 -\n"},
-		{"huge", []mapping.PageRun{{First: 0, End: 1 << 50, Flags: flagU}, {First: 1 << 50, End: 1<<50 + 1, Flags: flagT}},
+		{"joined twice", []pagestate.Run{{First: 0, End: 1}, {First: 1, End: 2}, {First: 2, End: 3}}, "0-2 -\n"},
+		{"huge", []pagestate.Run{{First: 0, End: 1 << 50, Flags: flagU}, {First: 1 << 50, End: 1<<50 + 1, Flags: flagT}},
 			"0-1125899906842623 U\n1125899906842624-1125899906842624 T\n"},
 	} {
 		if got := render(new(pagesText), c.runs...); got != c.want {
@@ -109,7 +110,7 @@ func TestPagesText(t *testing.T) {
 }
 
 func TestMapLetters(t *testing.T) {
-	for flags, want := range map[mapping.PageFlags]byte{
+	for flags, want := range map[pagestate.Flags]byte{
 		0: '.', flagT: '.', flagR: 'R', flagR | flagT: 'R', flagU: 'U', flagR | flagU: 'U', flagR | flagC: 'C',
 		flagR | flagC | flagU: 'C', flagR | flagD | flagU: 'D', flagR | flagD | flagC: 'C',
 		flagR | flagD | flagW | flagC | flagU | flagT: 'C', flagR | flagD | flagW | flagU: 'W', flagR | flagW: 'W',
@@ -121,17 +122,17 @@ func TestMapLetters(t *testing.T) {
 }
 
 func TestMapText(t *testing.T) {
-	page := func(n int64) string { return fmt.Sprintf("%12d  ", n*mapping.PageSize) }
+	page := func(n int64) string { return fmt.Sprintf("%12d  ", n*paging.PageSize) }
 	for _, c := range []struct {
 		name string
-		runs []mapping.PageRun
+		runs []pagestate.Run
 		want string
 	}{
 		{"nothing", nil, ""},
-		{"one page", []mapping.PageRun{{First: 0, End: 1, Flags: flagR}}, page(0) + "R\n"},
-		{"a full row", []mapping.PageRun{{First: 0, End: 64, Flags: flagU}}, page(0) + strings.Repeat("U", 64) + "\n"},
-		{"a page more", []mapping.PageRun{{First: 0, End: 65}}, page(0) + strings.Repeat(".", 64) + "\n" + page(64) + ".\n"},
-		{"mixed", []mapping.PageRun{{First: 0, End: 3, Flags: flagD}, {First: 3, End: 63}, {First: 63, End: 66, Flags: flagR}},
+		{"one page", []pagestate.Run{{First: 0, End: 1, Flags: flagR}}, page(0) + "R\n"},
+		{"a full row", []pagestate.Run{{First: 0, End: 64, Flags: flagU}}, page(0) + strings.Repeat("U", 64) + "\n"},
+		{"a page more", []pagestate.Run{{First: 0, End: 65}}, page(0) + strings.Repeat(".", 64) + "\n" + page(64) + ".\n"},
+		{"mixed", []pagestate.Run{{First: 0, End: 3, Flags: flagD}, {First: 3, End: 63}, {First: 63, End: 66, Flags: flagR}},
 			page(0) + "DDD" + strings.Repeat(".", 60) + "R\n" + page(64) + "RR\n"},
 	} {
 		if got := render(new(mapText), c.runs...); got != c.want+mapLegend {
@@ -146,7 +147,7 @@ func TestMapTextSqueezes(t *testing.T) {
 	const long = mapSqueeze * mapRow
 	for _, c := range []struct {
 		name string
-		runs []mapping.PageRun
+		runs []pagestate.Run
 		rows int // at most, the legend aside
 	}{
 		{"as long as is shown", lengths(long, 0), mapSqueeze},
@@ -176,17 +177,17 @@ func TestMapTextSqueezes(t *testing.T) {
 // TestMapTextRandomly is the same for pictures that nobody thought of.
 func TestMapTextRandomly(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
-	flags := []mapping.PageFlags{0, flagT, flagR, flagR | flagT, flagD, flagD | flagU}
+	flags := []pagestate.Flags{0, flagT, flagR, flagR | flagT, flagD, flagD | flagU}
 	sizes := []int64{1, 5, mapRow - 1, mapRow, mapRow + 1, 10 * mapRow, mapSqueeze * mapRow, 2*mapSqueeze*mapRow + 3}
 	for range 30 {
 		var spans []int64
 		for range 1 + random.IntN(8) {
 			spans = append(spans, sizes[random.IntN(len(sizes))]+random.Int64N(3), int64(flags[random.IntN(len(flags))]))
 		}
-		var runs []mapping.PageRun
+		var runs []pagestate.Run
 		at := int64(0)
 		for i := 0; i < len(spans); i += 2 {
-			runs = append(runs, mapping.PageRun{First: at, End: at + spans[i], Flags: mapping.PageFlags(spans[i+1])})
+			runs = append(runs, pagestate.Run{First: at, End: at + spans[i], Flags: pagestate.Flags(spans[i+1])})
 			at += spans[i]
 		}
 		if why := sameMap(render(new(mapText), runs...), runs); why != "" {
@@ -196,12 +197,12 @@ func TestMapTextRandomly(t *testing.T) {
 }
 
 // lengths makes runs of pairs of a length and flags.
-func lengths(pairs ...any) (runs []mapping.PageRun) {
+func lengths(pairs ...any) (runs []pagestate.Run) {
 	at := int64(0)
 	for i := 0; i < len(pairs); i += 2 {
 		length := int64(pairs[i].(int))
-		r := mapping.PageRun{First: at, End: at + length}
-		if f, ok := pairs[i+1].(mapping.PageFlags); ok {
+		r := pagestate.Run{First: at, End: at + length}
+		if f, ok := pairs[i+1].(pagestate.Flags); ok {
 			r.Flags = f
 		}
 		runs, at = append(runs, r), r.End
@@ -211,7 +212,7 @@ func lengths(pairs ...any) (runs []mapping.PageRun) {
 
 // sameMap puts back what a picture leaves out and compares it with the runs, of
 // which it returns the first difference.
-func sameMap(text string, runs []mapping.PageRun) string {
+func sameMap(text string, runs []pagestate.Run) string {
 	body, ok := strings.CutSuffix(text, mapLegend)
 	if !ok {
 		return "no legend"
@@ -242,7 +243,7 @@ func sameMap(text string, runs []mapping.PageRun) string {
 		if _, err := fmt.Sscanf(line, "%d %s\n", &off, &row); err != nil {
 			return fmt.Sprintf("row %q: %v", line, err)
 		}
-		first := off / mapping.PageSize
+		first := off / paging.PageSize
 		for ; starred && at < first; starred = at < first {
 			if why := shown(last); why != "" {
 				return "left out: " + why

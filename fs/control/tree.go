@@ -13,6 +13,9 @@ import (
 	"mapfs/fs"
 	"mapfs/fs/wire"
 	"mapfs/mapping"
+	"mapfs/mapping/explicit"
+	"mapfs/mapping/pagestate"
+	"mapfs/mapping/paging"
 	"mapfs/mapping/share"
 )
 
@@ -49,8 +52,8 @@ type Tree struct {
 	// The session, and what the tree knows it by, from Attach on.
 	s        *fs.Session
 	uid, gid uint32
-	arena    *mapping.Arena
-	kernel   *mapping.KernelSources
+	arena    *explicit.Arena
+	kernel   *pagestate.Sources
 	metrics  *metrics
 
 	// changed has the kernel drop what it has cached of a file: the session's Changed.
@@ -119,9 +122,9 @@ func (t *Tree) Attach(s *fs.Session, backing int) error {
 		most = maxTightTexts
 	}
 	t.texts = share.NewPool(most, s.Options().AllowOther)
-	t.kernel = mapping.ProbeKernel(backing)
+	t.kernel = pagestate.Probe(backing)
 	t.metrics = newMetrics(t)
-	t.arena = mapping.NewArena(s.Log(), space/4)
+	t.arena = explicit.NewArena(s.Log(), space/4)
 	return nil
 }
 
@@ -260,7 +263,7 @@ func (t *Tree) attr(n *node, a *wire.Attr) error {
 		st.Size = n.entry.size(t, n, target.Size)
 	}
 	a.Set(&st, t.inode(n.key))
-	a.Blksize = uint32(mapping.PageSize)
+	a.Blksize = uint32(paging.PageSize)
 	return nil
 }
 

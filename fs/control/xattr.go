@@ -10,7 +10,9 @@ import (
 
 	"mapfs/fs"
 	"mapfs/fs/wire"
-	"mapfs/mapping"
+	"mapfs/mapping/dirty"
+	"mapfs/mapping/pagestate"
+	"mapfs/mapping/paging"
 )
 
 // The attributes that tell of a file's mapping, and the one that names the control tree.
@@ -39,8 +41,8 @@ func (t *Tree) Xattr(n *fs.Node, name string) (string, error) {
 		return t.name, nil
 	case name == xattrDirty && n.IsRegular():
 		var dirty int64
-		err := t.inspect(n, 0, math.MaxInt64, func(run mapping.PageRun) bool {
-			if run.Flags&mapping.PageDirty != 0 {
+		err := t.inspect(n, 0, math.MaxInt64, func(run pagestate.Run) bool {
+			if run.Flags&pagestate.Dirty != 0 {
 				dirty += run.End - run.First
 			}
 			return true
@@ -59,7 +61,7 @@ func (t *Tree) Xattr(n *fs.Node, name string) (string, error) {
 // unsyncedBytes returns how many bytes of a file of the given size a power cut would
 // take.
 func (t *Tree) unsyncedBytes(n *fs.Node, size int64) (unsynced int64) {
-	t.s.Files().Unsynced(n.ID(), size, func(g mapping.Range, _ mapping.Cause) bool {
+	t.s.Files().Unsynced(n.ID(), size, func(g paging.Range, _ dirty.Cause) bool {
 		unsynced += g.Len()
 		return true
 	})
