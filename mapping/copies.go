@@ -40,7 +40,7 @@ type copies struct {
 	fileCtime, shownCtime int64
 	// holes are the pages that are not the file's though it is mapped around them.
 	holes holePages
-	// count is the number of pages with pageCopied in the record.
+	// count is the number of pages with dirty.Copied in the record.
 	count atomic.Int64
 }
 

@@ -40,7 +40,7 @@ const (
 
 const (
 	Unsynced = UnsyncedWrite | UnsyncedStore | UnsyncedTruncate
-	// everyPage spreads a pageState over the four pages of a word.
+	// everyPage spreads a State over the four pages of a word.
 	everyPage = 0x01010101
 )
 
@@ -316,7 +316,7 @@ func (r *Record) within(first, end int64) []*chunk {
 }
 
 // BeginSync marks every unsynced page that g touches as being written back and
-// returns how many there are. A page that changes from now on is pageWritten
+// returns how many there are. A page that changes from now on is Written
 // again and stays unsynced after the endSync that follows. The pages also lose
 // their warmth: write-back makes them read-only in the page table.
 func (r *Record) BeginSync(g paging.Range) int64 {
