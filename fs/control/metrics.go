@@ -28,7 +28,7 @@ func newMetrics(t *Tree) *metrics {
 		m.registry.MustRegister(prometheus.NewGaugeFunc(
 			prometheus.GaugeOpts{Namespace: "mapfs", Name: name, Help: help, ConstLabels: labels}, value))
 	}
-	counter("requests_total", "Requests of the kernel.", s.Conn().Requests)
+	counter("requests_total", "Requests of the kernel.", func() uint64 { return s.Conn().Requests() })
 	c := s.Files().Counters()
 	counter("reads_total", "read(2)s that reached the engine.", c.Reads.Load)
 	counter("writes_total", "write(2)s.", c.Writes.Load)

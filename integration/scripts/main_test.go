@@ -1,0 +1,9 @@
+package scripts
+
+import (
+	"testing"
+
+	"mapfs/integration/harness"
+)
+
+func TestMain(m *testing.M) { harness.Main(m) }
