@@ -11,8 +11,7 @@ WORKDIR /src
 COPY . .
 # With a vendor directory in the context the build needs no network.
 ARG VERSION=dev
-RUN CGO_ENABLED=0 go build -trimpath -buildvcs=false \
-	-ldflags "-s -w -X main.version=$VERSION" -o /mapfs ./cmd/mapfs
+RUN cmd/build.sh /mapfs -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$VERSION"
 
 FROM debian:bookworm-slim
 LABEL mapfs.stage=run

@@ -18,10 +18,9 @@ GOTEST  := go test -count=1 -timeout 15m
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
-# Without C: its library takes half a gigabyte of address space, which can be limited.
 build: ## build bin/mapfs
 	@integration/setup.sh build
-	CGO_ENABLED=0 go build -ldflags '$(LDFLAGS)' -o bin/mapfs ./cmd/mapfs
+	cmd/build.sh bin/mapfs -ldflags '$(LDFLAGS)'
 
 demo: ## install what is missing, build, and show a mount at work
 	@integration/setup.sh demo

@@ -90,13 +90,10 @@ func Repo(elem ...string) string {
 
 // buildMapfs builds the command into the file out.
 func buildMapfs(out string) error {
-	args := []string{"build", "-o", out}
-	env := append(os.Environ(), "CGO_ENABLED=0") // as make build does
+	cmd := exec.Command(Repo("cmd", "build.sh"), out)
 	if os.Getenv("MAPFS_RACE") == "1" {
-		args, env = append(args, "-race"), os.Environ()
+		cmd = exec.Command("go", "build", "-race", "-o", out, "./cmd/mapfs")
 	}
-	cmd := exec.Command("go", append(args, "./cmd/mapfs")...)
-	cmd.Env = env
 	cmd.Dir = Repo()
 	if msg, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%v: %w\n%s", cmd.Args, err, msg)

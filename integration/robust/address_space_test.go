@@ -12,8 +12,8 @@ import (
 	"mapfs/internal/need"
 )
 
-// TestAddressSpace runs a daemon in 850 MB of address space, of which the Go runtime
-// takes most for itself (with 2 % less it fails at random before main): files are read and changed, those too that do not fit,
+// TestAddressSpace runs a daemon in 768 MiB of address space, of which the Go runtime
+// takes nearly all for itself: files are read and changed, those too that do not fit,
 // and what cannot be had is an errno.
 func TestAddressSpace(t *testing.T) {
 	need.Tool(t, "prlimit")
@@ -34,7 +34,7 @@ func TestAddressSpace(t *testing.T) {
 				if err := os.Truncate(filepath.Join(dir, "huge"), 10<<30); err != nil {
 					t.Fatal(err)
 				}
-				m := harness.MountWith(t, dir, harness.MountConfig{Opts: []string{"mode=" + mode}, Wrap: []string{"prlimit", "--as=850000000"}})
+				m := harness.MountWith(t, dir, harness.MountConfig{Opts: []string{"mode=" + mode}, Wrap: []string{"prlimit", "--as=805306368"}})
 				status := harness.Run(t, "cat", m.Path(".mapfs", "status"))
 				if !strings.Contains(status, "\nmapped_bytes_limit ") || strings.Contains(status, "\nmapped_bytes_limit 0\n") {
 					t.Errorf("status does not tell how much can be mapped:\n%s", status)
