@@ -8,12 +8,17 @@ IMAGE   ?= mapfs
 VERSION := $(shell integration/version.sh)
 LDFLAGS := -X main.version=$(VERSION)
 
-# Go's cache does not see that the integration tests build the command, so their
-# old results say nothing: -count=1.
-GOTEST  := go test -count=1 -timeout 15m
+# Go's cache does not see that the integration tests use the built command, so their
+# old results say nothing: -count=1. Many tests wait, and so more packages than there
+# are processors run at a time.
+GOTEST  := go test -count=1 -timeout 15m -p 3
+# The same with a line for each package, and all that failed told at the end. What took
+# how long is kept for `slowest`.
+RESULTS := bin/test
+SUM     := go tool gotestsum --format pkgname --hide-summary=skipped,output
 
 .DEFAULT_GOAL := build
-.PHONY: help build demo test bench lint install uninstall docker clean
+.PHONY: help build demo check test slowest bench lint install uninstall docker clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -27,6 +32,10 @@ demo: ## install what is missing, build, and show a mount at work
 	@$(MAKE) --no-print-directory build
 	@docs/demo.sh bin/mapfs
 
+check: ## what can be known in a minute: format, vet, unit tests, the short scripts
+	@$(MAKE) --no-print-directory lint build
+	MAPFS_BINARY=$(CURDIR)/bin/mapfs go test -count=1 $$(go list ./... | grep -v /integration/) ./integration/scripts
+
 # In the integration tests it is the daemon that is built with the race detector,
 # and not the hundreds of small clients. What is about words, screens and bulk has
 # shown all it can without it. GORACE takes away the second that every command would
@@ -37,11 +46,19 @@ demo: ## install what is missing, build, and show a mount at work
 test: export MAPFS_REQUIRE := fuse,$(shell [ "$$(id -u)" != 0 ] || echo root,tmpfs),$(shell integration/setup.sh -l test),$(MAPFS_REQUIRE)
 test: ## install what is missing, check, and run all tests, Docker's too
 	@integration/setup.sh test
-	@$(MAKE) --no-print-directory lint
-	integration/docker/with-engine.sh $(GOTEST) ./...
-	$(GOTEST) -race $$(go list ./... | grep -v /integration$$)
-	GORACE=atexit_sleep_ms=0 MAPFS_RACE=1 $(GOTEST) \
-		-skip '^Test(Docker|Demo|Lab|Manual|Screen|Statements|VerbsManual|GoBuild|Gigabyte|AddressSpace|Walk|Exclusive|ProgramsExclusive)|^Test(POSIX|Concurrency)$$/./^exclusive$$' ./integration -kills=10
+	@$(MAKE) --no-print-directory lint build
+	@mkdir -p $(RESULTS)
+	MAPFS_BINARY=$(CURDIR)/bin/mapfs integration/docker/with-engine.sh $(SUM) --jsonfile $(RESULTS)/plain.json --raw-command -- $(GOTEST) -json ./...
+	$(SUM) --jsonfile $(RESULTS)/race.json --raw-command -- $(GOTEST) -json -race $$(go list ./... | grep -v /integration/)
+	go build -race -o bin/race/mapfs ./cmd/mapfs
+	MAPFS_BINARY=$(CURDIR)/bin/race/mapfs GORACE=atexit_sleep_ms=0 MAPFS_RACE=1 $(SUM) --jsonfile $(RESULTS)/daemon.json --raw-command -- $(GOTEST) -json \
+		-skip '^Test(Demo|Lab|Manual|Screen|Statements|VerbsManual|GoBuild|Gigabyte|AddressSpace|Walk|Exclusive|ProgramsExclusive)|^Test(POSIX|Concurrency)$$/./^exclusive$$' \
+		$$(go list ./integration/... | grep -v -e /docker$$ -e /manual$$ -e /harness$$)
+	@$(MAKE) --no-print-directory slowest
+
+slowest: ## the ten slowest tests of the last make test
+	@for f in $(RESULTS)/*.json; do echo "the slowest of $$(basename $$f .json):"; \
+		go tool gotestsum tool slowest --num 10 --threshold 1s --jsonfile $$f; done
 
 # The peers' modules are bench/'s own. A quick run, or one with flags for the
 # benchmark in BENCH, leaves docs/performance.md alone.

@@ -18,7 +18,15 @@ import (
 )
 
 // stagedKills is how often TestStagedKilled kills a daemon on each filesystem.
-var stagedKills = flag.Int("kills", 50, "how often the daemon of a staged mount is killed")
+var stagedKills = flag.Int("kills", killsByDefault(), "how often the daemon of a staged mount is killed")
+
+// killsByDefault are fewer for a daemon with the race detector: its start is slow.
+func killsByDefault() int {
+	if os.Getenv("MAPFS_RACE") == "1" {
+		return 10
+	}
+	return 50
+}
 
 func init() {
 	harness.AddVerb("stage", clientStage)
