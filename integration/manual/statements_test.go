@@ -64,12 +64,12 @@ func asCode(text string) string {
 	return "`" + strings.ReplaceAll(strings.TrimSpace(text), "|", `\|`) + "`"
 }
 
-// link is the cell that names the exercise, seen from a directory of the project.
-func (s *statement) link(t *testing.T, from string) string {
+// link is the cell that names the exercise.
+func (s *statement) link(t *testing.T) string {
 	t.Helper()
 	for _, e := range lab.Exercises() {
 		if fmt.Sprintf("%02d", e.Number) == s.number {
-			return fmt.Sprintf("[%s](%slab/%s)", s.number, from, e.Name)
+			return fmt.Sprintf("[%s](lab/%s)", s.number, e.Name)
 		}
 	}
 	t.Errorf("%q: no exercise %q", s.text, s.number)
@@ -86,17 +86,11 @@ func (s *statement) row(t *testing.T) string {
 	if shows == "" {
 		shows = "nothing"
 	}
-	return fmt.Sprintf("| %s | %s | %s | %s |", s.text, asCode(s.step.Command), shows, s.link(t, ""))
+	return fmt.Sprintf("| %s | %s | %s | %s |", s.text, asCode(s.step.Command), shows, s.link(t))
 }
 
-// The README has the rows without what is printed, between these lines.
-const (
-	statementsBegin = "<!-- statements -->\n"
-	statementsEnd   = "<!-- end of statements -->\n"
-)
-
 // TestStatements runs every row of docs/statements.md, on a file of its own, and
-// compares what is printed; the README has the same rows. -update corrects both.
+// compares what is printed. -update corrects it.
 func TestStatements(t *testing.T) {
 	harness.RequireFUSE(t)
 	path := harness.Repo("docs", "statements.md")
@@ -114,8 +108,7 @@ func TestStatements(t *testing.T) {
 	}
 	harness.EachFS(t, func(t *testing.T, dir string) {
 		sh := harness.StartLabShell(t, dir)
-		var updated, readme strings.Builder
-		readme.WriteString("| Statement | Command | Lab |\n|---|---|---|\n")
+		var updated strings.Builder
 		rows := 0
 		for line := range strings.Lines(here(string(text))) {
 			line = strings.TrimSuffix(line, "\n")
@@ -130,7 +123,6 @@ func TestStatements(t *testing.T) {
 				t.Errorf("the row is\n%s\nand should be\n%s", line, row)
 			}
 			fmt.Fprintln(&updated, s.row(t))
-			fmt.Fprintf(&readme, "| %s | %s | %s |\n", s.text, asCode(s.step.Command), s.link(t, "docs/"))
 		}
 		if rows == 0 {
 			t.Error("there are no rows")
@@ -141,7 +133,6 @@ func TestStatements(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		statementsInReadme(t, readme.String(), here)
 	})
 }
 
@@ -164,36 +155,5 @@ func (s *statement) run(t *testing.T, sh *harness.LabShell) {
 	}
 	if *harness.Update {
 		s.step.Output = printed
-	}
-}
-
-// statementsInReadme holds the README's table to the rows. here makes a text that of a
-// machine with pages like this one's.
-func statementsInReadme(t *testing.T, table string, here func(string) string) {
-	t.Helper()
-	path := harness.Repo("README.md")
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	before, rest, begins := strings.Cut(string(text), statementsBegin)
-	old, after, ends := strings.Cut(rest, statementsEnd)
-	if !begins || !ends {
-		t.Fatalf("the README has no lines %q and %q", statementsBegin, statementsEnd)
-	}
-	if old = here(old); old == table {
-		return
-	}
-	if !*harness.Update {
-		for row := range strings.Lines(table) {
-			if !strings.Contains(old, row) {
-				t.Errorf("the README's table has not this row: %s", row)
-			}
-		}
-		t.Error("the README's table is not that of docs/statements.md; go test ./integration -run TestStatements -update")
-		return
-	}
-	if err := os.WriteFile(path, []byte(before+statementsBegin+table+statementsEnd+after), 0o644); err != nil {
-		t.Fatal(err)
 	}
 }
