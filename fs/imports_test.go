@@ -37,9 +37,11 @@ func TestArrows(t *testing.T) {
 		"mapfs/fs/control": append(mapping("paging", "pagestate", "dirty", "share", "explicit"),
 			"mapfs/fs", "mapfs/fs/wire", "mapfs/mapping", fuse),
 
-		"mapfs/client":   mapping("paging"),
-		"mapfs/docs/lab": nil,
-		"mapfs/cmd/mapfs": {"mapfs/fs", "mapfs/fs/wire", "mapfs/fs/control", "mapfs/fs/mountpoint",
+		"mapfs/client":            mapping("paging"),
+		"mapfs/docs/lab":          nil,
+		"mapfs/cmd/mapfs/display": nil,
+		"mapfs/cmd/mapfs/picture": {"mapfs/cmd/mapfs/display"},
+		"mapfs/cmd/mapfs": {"mapfs/cmd/mapfs/display", "mapfs/cmd/mapfs/picture", "mapfs/fs", "mapfs/fs/wire", "mapfs/fs/control", "mapfs/fs/mountpoint",
 			"mapfs/mapping", "mapfs/mapping/paging", "mapfs/client", "mapfs/docs/lab"},
 	}
 	seen := 0

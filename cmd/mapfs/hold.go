@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mapfs/client"
+	"mapfs/cmd/mapfs/display"
 )
 
 // holdFlags are the flags of "mapfs hold".
@@ -65,7 +66,7 @@ func hold(sys system, path string, flags *holdFlags, stdin io.Reader, out io.Wri
 	defer closeMapping(m, &err)
 	h := &holder{m: m, out: out, stop: stop}
 	if f, isFile := stdin.(*os.File); isFile {
-		_, err := terminalSize(f)
+		_, err := display.TerminalSize(f)
 		h.prompts = err == nil
 	}
 	if _, err := fmt.Fprintln(out, m); err != nil {

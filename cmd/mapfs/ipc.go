@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"mapfs/client"
+	"mapfs/cmd/mapfs/display"
 )
 
 // ipcFlags are the flags of "mapfs ipc".
@@ -101,7 +102,7 @@ func (f *ipcFlags) check() error {
 		return usagef("--via: name at least one of %s", strings.Join(client.MediaNames(), ", "))
 	case f.size.n < client.SmallestMessage || f.size.n > client.LargestMessage:
 		return usagef("--size %d: a message has %d bytes, for its number, to %s", f.size.n,
-			client.SmallestMessage, shortBytes(client.LargestMessage))
+			client.SmallestMessage, display.ShortBytes(client.LargestMessage))
 	case f.count < 1 || f.count > mostMessages:
 		return usagef("--count %d: choose 1 to %d messages", f.count, mostMessages)
 	}
@@ -191,7 +192,7 @@ func (t *ipcTable) row(r client.IPCResult) {
 		if t.noSync {
 			how = "without synchronisation"
 		}
-		fmt.Fprintf(t.out, "%d messages of %s, %s\n\n", t.flags.count, exactBytes(t.flags.size.n), how)
+		fmt.Fprintf(t.out, "%d messages of %s, %s\n\n", t.flags.count, display.ExactBytes(t.flags.size.n), how)
 		if t.noSync {
 			fmt.Fprintln(t.w, "MEDIUM   \tKEPT APART BY\tSENT\tWHOLE\tTORN\tLOST\t")
 		} else {
@@ -204,7 +205,7 @@ func (t *ipcTable) row(r client.IPCResult) {
 		return
 	}
 	fmt.Fprintf(t.w, "%.1f us\t%s/s\t%d\t%d\t\n",
-		float64(r.RoundTrip)/float64(time.Microsecond), roughBytes(int64(r.BytesPerSecond)), r.Sent, r.Whole)
+		float64(r.RoundTrip)/float64(time.Microsecond), display.RoughBytes(int64(r.BytesPerSecond)), r.Sent, r.Whole)
 }
 
 func (t *ipcTable) end() error {

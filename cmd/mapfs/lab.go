@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"mapfs/cmd/mapfs/display"
 	"mapfs/docs/lab"
 	"mapfs/fs/mountpoint"
 )
@@ -50,7 +51,7 @@ there, because the exercises are written for it, or else $SHELL.`,
 				if !isFile {
 					return nil
 				}
-				if _, err := terminalSize(f); err != nil {
+				if _, err := display.TerminalSize(f); err != nil {
 					return nil
 				}
 			}

@@ -6,6 +6,9 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
+
+	"mapfs/cmd/mapfs/display"
+	"mapfs/cmd/mapfs/picture"
 )
 
 // pagesFlags are the flags of "mapfs pages".
@@ -19,7 +22,7 @@ func newPagesCommand(sys system) *cobra.Command {
 		Long: `Show the pages of FILE as a picture: one character a page, each row led by its
 byte offset. Rows that repeat the one before are left out and counted.
 
-` + pageLegendLong + `
+` + picture.LegendLong + `
 A page in several states shows the first of them. There are colors when stdout
 is a terminal and NO_COLOR is not set. FILE can also be a directory in
 .mapfs/mappings.
@@ -35,9 +38,9 @@ With --json all states of the pages are printed, as runs of equal pages.`,
 				return err
 			}
 			out := cmd.OutOrStdout()
-			screen := screenOf(out)
+			screen := display.Of(out)
 			if flags.noColor {
-				screen.color = false
+				screen.Color = false
 			}
 			w := bufio.NewWriter(out)
 			if err := printPages(t, w, screen, flags.json); err != nil {
@@ -51,7 +54,7 @@ With --json all states of the pages are printed, as runs of equal pages.`,
 	return cmd
 }
 
-func printPages(t target, w io.Writer, screen screen, asJSON bool) error {
+func printPages(t target, w io.Writer, screen display.Screen, asJSON bool) error {
 	view, err := readPageView(t)
 	if err != nil {
 		return err
@@ -100,33 +103,33 @@ func newPageView(t target, pageSize int64, status stats) pageView {
 }
 
 // printPicture prints the pages for people.
-func printPicture(w io.Writer, view pageView, pages io.Reader, screen screen) error {
+func printPicture(w io.Writer, view pageView, pages io.Reader, screen display.Screen) error {
 	fmt.Fprintf(w, "%s: %s, %s; one character is a page of %s\n\n",
-		view.name, exactBytes(view.size), view.mode, shortBytes(view.pageSize))
-	labels := labelWidth(view.size)
-	picture := picture{
-		w: w, color: screen.color, pageSize: view.pageSize, labels: labels,
-		perRow: pagesPerRow(screen.width - labels - labelGap),
+		view.name, display.ExactBytes(view.size), view.mode, display.ShortBytes(view.pageSize))
+	labels := display.LabelWidth(view.size)
+	drawing := picture.Picture{
+		W: w, Color: screen.Color, PageSize: view.pageSize, Labels: labels,
+		PerRow: picture.PagesPerRow(screen.Width - labels - display.LabelGap),
 	}
-	rows := rowMaker{perRow: picture.perRow, emit: picture.row}
-	var sum pageSummary
-	err := readRuns(pages, func(run pageRun) error {
-		sum.add(run)
-		return rows.add(run)
+	rows := picture.RowMaker{PerRow: drawing.PerRow, Emit: drawing.Row}
+	var sum picture.Summary
+	err := picture.ReadRuns(pages, func(run picture.Run) error {
+		sum.Add(run)
+		return rows.Add(run)
 	})
 	if err == nil {
-		err = rows.end()
+		err = rows.End()
 	}
 	if err == nil {
-		err = picture.end()
+		err = drawing.End()
 	}
 	if err != nil {
 		return err
 	}
-	if sum.pages > 0 {
+	if sum.Pages > 0 {
 		fmt.Fprintln(w)
 	}
-	fmt.Fprintln(w, pageLegend(screen.color))
-	_, err = fmt.Fprintf(w, "%s; %s unsynced\n", sum, exactBytes(view.unsyncedBytes))
+	fmt.Fprintln(w, picture.Legend(screen.Color))
+	_, err = fmt.Fprintf(w, "%s; %s unsynced\n", sum, display.ExactBytes(view.unsyncedBytes))
 	return err
 }

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+
+	"mapfs/cmd/mapfs/picture"
 )
 
 // jsonRun is a run of equal pages; offset and length are bytes of whole pages.
@@ -38,13 +40,13 @@ func printJSON(w io.Writer, view pageView, pages io.Reader) error {
 		return err
 	}
 	fmt.Fprintf(w, "%s,\"runs\":[", head[:len(head)-1])
-	var sum pageSummary
+	var sum picture.Summary
 	before := "\n"
-	err = readRuns(pages, func(run pageRun) error {
-		sum.add(run)
+	err = picture.ReadRuns(pages, func(run picture.Run) error {
+		sum.Add(run)
 		line, err := json.Marshal(jsonRun{
-			First: run.first, Last: run.last, Flags: run.flags.String(),
-			Offset: run.first * view.pageSize, Length: run.len() * view.pageSize,
+			First: run.First, Last: run.Last, Flags: run.Flags.String(),
+			Offset: run.First * view.pageSize, Length: run.Len() * view.pageSize,
 		})
 		if err != nil {
 			return err
@@ -57,8 +59,8 @@ func printJSON(w io.Writer, view pageView, pages io.Reader) error {
 		return err
 	}
 	tail, err := json.Marshal(jsonSummary{
-		Size: view.size, Pages: sum.pages, Resident: sum.resident, Dirty: sum.dirty, Writeback: sum.writeback,
-		Copied: sum.copied, Unsynced: sum.unsynced, UnsyncedBytes: view.unsyncedBytes,
+		Size: view.size, Pages: sum.Pages, Resident: sum.Resident, Dirty: sum.Dirty, Writeback: sum.Writeback,
+		Copied: sum.Copied, Unsynced: sum.Unsynced, UnsyncedBytes: view.unsyncedBytes,
 	})
 	if err != nil {
 		return err

@@ -7,6 +7,9 @@ import (
 	"io"
 	"strings"
 	"testing"
+
+	"mapfs/cmd/mapfs/display"
+	"mapfs/cmd/mapfs/picture"
 )
 
 func TestPages(t *testing.T) {
@@ -55,7 +58,7 @@ func TestPages(t *testing.T) {
 }
 
 // pictureOf draws runs on a screen.
-func pictureOf(t *testing.T, size int64, runs string, s screen) string {
+func pictureOf(t *testing.T, size int64, runs string, s display.Screen) string {
 	t.Helper()
 	var b bytes.Buffer
 	if err := printPicture(&b, pageView{name: "f", mode: "shared", size: size, pageSize: 4096}, strings.NewReader(runs), s); err != nil {
@@ -67,7 +70,7 @@ func pictureOf(t *testing.T, size int64, runs string, s screen) string {
 func TestPictureRows(t *testing.T) {
 	const size = 100 << 30
 	pages := int64(size / 4096)
-	got := pictureOf(t, size, fmt.Sprintf("0-99 -\n100-100 RD\n101-%d -\n%d-%d W\n", pages-67, pages-66, pages-1), screen{width: 80})
+	got := pictureOf(t, size, fmt.Sprintf("0-99 -\n100-100 RD\n101-%d -\n%d-%d W\n", pages-67, pages-66, pages-1), display.Screen{Width: 80})
 	row := strings.Repeat(".", 64)
 	want := strings.Join([]string{
 		"",
@@ -102,7 +105,7 @@ func TestPictureSweep(t *testing.T) {
 					page++
 				}
 			}
-			s := screen{width: 20} // 8 pages a row
+			s := display.Screen{Width: 20} // 8 pages a row
 			size := page * 4096
 			one, other := pictureOf(t, size, byRuns.String(), s), pictureOf(t, size, byPages.String(), s)
 			if one != other {
@@ -116,7 +119,7 @@ func TestPictureWidths(t *testing.T) {
 	for _, test := range []struct{ width, perRow int }{
 		{1, 8}, {40, 16}, {42, 32}, {73, 32}, {74, 64}, {80, 64}, {137, 64}, {138, 128}, {200, 128}, {266, 256},
 	} {
-		got := pictureOf(t, 1<<30, "0-262143 R\n", screen{width: test.width})
+		got := pictureOf(t, 1<<30, "0-262143 R\n", display.Screen{Width: test.width})
 		want := strings.Repeat("R", test.perRow) + "\n"
 		if row := strings.SplitAfter(got, "\n")[2]; !strings.HasSuffix(row, " "+want) {
 			t.Errorf("width %d: got row %q, want %d pages", test.width, row, test.perRow)
@@ -125,34 +128,17 @@ func TestPictureWidths(t *testing.T) {
 }
 
 func TestPictureColors(t *testing.T) {
-	got := pictureOf(t, 5*4096, "0-0 R\n1-2 RDU\n3-4 -\n", screen{width: 80, color: true})
+	got := pictureOf(t, 5*4096, "0-0 R\n1-2 RDU\n3-4 -\n", display.Screen{Width: 80, Color: true})
 	const want = "       0  \x1b[30;42mR\x1b[0m\x1b[30;41mDD\x1b[0m..\n"
 	if !strings.Contains(got, want) {
 		t.Errorf("got %q, want a row %q", got, want)
 	}
-	plain := pictureOf(t, 5*4096, "0-0 R\n1-2 RDU\n3-4 -\n", screen{width: 80})
-	for _, s := range pageStates {
-		got = strings.ReplaceAll(got, "\x1b["+s.sgr+"m", "")
+	plain := pictureOf(t, 5*4096, "0-0 R\n1-2 RDU\n3-4 -\n", display.Screen{Width: 80})
+	for _, s := range picture.States {
+		got = strings.ReplaceAll(got, "\x1b["+s.SGR+"m", "")
 	}
 	if got = strings.ReplaceAll(got, "\x1b[0m", ""); got != plain {
 		t.Errorf("without its colors:\n%q\nwant\n%q", got, plain)
-	}
-}
-
-func TestWantsColor(t *testing.T) {
-	for _, test := range []struct {
-		noColor, term string
-		want          bool
-	}{
-		{"", "xterm", true}, {"1", "xterm", false}, {"", "dumb", false}, {"", "", true},
-	} {
-		env := map[string]string{"NO_COLOR": test.noColor, "TERM": test.term}
-		if got := wantsColor(func(key string) string { return env[key] }); got != test.want {
-			t.Errorf("%v: got %t", env, got)
-		}
-	}
-	if got := screenOf(io.Discard); got != (screen{width: plainWidth}) {
-		t.Errorf("no terminal: got %+v", got)
 	}
 }
 
@@ -176,65 +162,11 @@ func TestPagesJSON(t *testing.T) {
 	}
 }
 
-func TestParseRun(t *testing.T) {
-	for flags := range pageFlags(1 << len(flagLetters)) {
-		got, ok := parseRun("5-7 " + flags.String())
-		if want := (pageRun{5, 7, flags}); got != want || !ok {
-			t.Errorf("flags %s: got %+v, %t", flags, got, ok)
-		}
-	}
-	for _, bad := range []string{"", "5", "5-", "-7 R", "7-5 R", "5-7", "5-7 ", "5-7 X", "5-7 R ", "5 - 7 R", "a-b R",
-		"5-9999999999999999999 R", "5-4611686018427387904 R"} {
-		if got, ok := parseRun(bad); ok {
-			t.Errorf("%q: got %+v", bad, got)
-		}
-	}
-}
-
-func TestByteTexts(t *testing.T) {
-	tests := []struct {
-		n                   int64
-		short, exact, rough string
-	}{
-		{0, "0", "0 bytes", "0 B"},
-		{1, "1", "1 byte", "1 B"},
-		{1023, "1023", "1023 bytes", "1023 B"},
-		{4096, "4K", "4096 bytes", "4.0 KiB"},
-		{1 << 20, "1M", "1048576 bytes (1.0 MiB)", "1.0 MiB"},
-		{1<<20 + 256<<10, "1.25M", "1310720 bytes (1.2 MiB)", "1.2 MiB"},
-		{1<<20 + 512<<10, "1.5M", "1572864 bytes (1.5 MiB)", "1.5 MiB"},
-		{1<<20 + 64<<10, "1088K", "1114112 bytes (1.1 MiB)", "1.1 MiB"},
-		{1<<20 - 1, "1048575", "1048575 bytes (1.0 MiB)", "1.0 MiB"},
-		{100<<30 - 256<<10, "102399.75M", "107373920256 bytes (100.0 GiB)", "100.0 GiB"},
-		{1<<63 - 1, "9223372036854775807", "9223372036854775807 bytes (8.0 EiB)", "8.0 EiB"},
-	}
-	for _, test := range tests {
-		if short, exact, rough := shortBytes(test.n), exactBytes(test.n), roughBytes(test.n); short != test.short ||
-			exact != test.exact || rough != test.rough {
-			t.Errorf("%d: got %q, %q, %q, want %q, %q, %q", test.n, short, exact, rough, test.short, test.exact, test.rough)
-		}
-	}
-}
-
-// TestLabelWidth sweeps the offsets of rows: none is wider than its column.
-func TestLabelWidth(t *testing.T) {
-	for shift := 15; shift <= 45; shift++ {
-		size := int64(1) << shift
-		for _, row := range []int64{32 << 10, 128 << 10, 256 << 10, 512 << 10} {
-			for _, off := range []int64{row, size/2 + row, size - row, size - 2*row} {
-				if label := shortBytes(off); off < size && off > 0 && len(label) > labelWidth(size) {
-					t.Errorf("size 1<<%d: label %s is wider than %d", shift, label, labelWidth(size))
-				}
-			}
-		}
-	}
-}
-
 func BenchmarkPictureOfSparseFile(b *testing.B) {
 	const size = 100 << 30
 	runs := fmt.Sprintf("0-0 RD\n1-%d -\n", size/4096-1)
 	for b.Loop() {
-		if err := printPicture(io.Discard, pageView{size: size, pageSize: 4096}, strings.NewReader(runs), screen{width: 80}); err != nil {
+		if err := printPicture(io.Discard, pageView{size: size, pageSize: 4096}, strings.NewReader(runs), display.Screen{Width: 80}); err != nil {
 			b.Fatal(err)
 		}
 	}

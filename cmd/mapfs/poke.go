@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mapfs/client"
+	"mapfs/cmd/mapfs/display"
 )
 
 // pokeFlags are the flags of "mapfs poke".
@@ -104,7 +105,7 @@ func poke(path string, data []byte, flags *pokeFlags, out, note io.Writer) (err 
 	end := flags.offset.n + int64(len(data))
 	if lost := end - max(flags.offset.n, size); lost > 0 {
 		fmt.Fprintf(note, "mapfs: note: the file has %s; the last %d stored are past its end and never reach it\n",
-			exactBytes(size), lost)
+			display.ExactBytes(size), lost)
 	}
 	if flags.verbose {
 		_, err = fmt.Fprintln(out, flags.report(end))
@@ -124,7 +125,7 @@ func (f *pokeFlags) report(end int64) string {
 	if f.private {
 		how = "private: it is gone with this process"
 	}
-	return fmt.Sprintf("stored %s at offset %d, %s, %s; msync %s", exactBytes(end-f.offset.n), f.offset.n, pages, how, f.msync)
+	return fmt.Sprintf("stored %s at offset %d, %s, %s; msync %s", display.ExactBytes(end-f.offset.n), f.offset.n, pages, how, f.msync)
 }
 
 // msyncFlag is when a store is written back: sync, async, or none.

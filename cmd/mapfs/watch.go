@@ -8,6 +8,9 @@ import (
 
 	tea "charm.land/bubbletea/v2"
 	"github.com/spf13/cobra"
+
+	"mapfs/cmd/mapfs/display"
+	"mapfs/cmd/mapfs/picture"
 )
 
 func newWatchCommand(sys system) *cobra.Command {
@@ -45,7 +48,7 @@ func watch(cmd *cobra.Command, sys system, t target, noColor bool) error {
 	if err != nil {
 		return err
 	}
-	model := newWatchModel(t, screenOf(out).color && !noColor)
+	model := newWatchModel(t, display.Of(out).Color && !noColor)
 	model.read = func(q watchQuery) (*watchSnapshot, error) { return readSnapshot(t, pageSize, q) }
 	model.sync = func() error {
 		_, err := t.command(sys, (&msyncFlags{}).command())
@@ -60,9 +63,9 @@ func watch(cmd *cobra.Command, sys system, t target, noColor bool) error {
 
 // watchQuery is the part of a file that the screen shows.
 type watchQuery struct {
-	first, n int64   // pages to read
-	shown    pageRun // those of them on the screen
-	strip    int     // cells for the whole file; 0 for none
+	first, n int64       // pages to read
+	shown    picture.Run // those of them on the screen
+	strip    int         // cells for the whole file; 0 for none
 }
 
 // watchSnapshot is what the control tree said of a file. Its size is that of
@@ -70,7 +73,7 @@ type watchQuery struct {
 type watchSnapshot struct {
 	view   pageView
 	status stats
-	sum    pageSummary
+	sum    picture.Summary
 
 	first int64
 	cells []byte // letters of the pages from first on
@@ -104,10 +107,10 @@ func readSnapshot(t target, pageSize int64, q watchQuery) (*watchSnapshot, error
 		return nil, t.explain(err)
 	}
 	defer pages.Close()
-	err = readRuns(pages, func(run pageRun) error {
-		s.sum.add(run)
-		letter := pageStates[stateOf(run.flags)].letter
-		for page := max(run.first, q.first); page <= min(run.last, q.first+q.n-1); page++ {
+	err = picture.ReadRuns(pages, func(run picture.Run) error {
+		s.sum.Add(run)
+		letter := picture.States[picture.StateOf(run.Flags)].Letter
+		for page := max(run.First, q.first); page <= min(run.Last, q.first+q.n-1); page++ {
 			s.cells = append(s.cells, letter)
 		}
 		strip.add(run)
@@ -132,15 +135,15 @@ func readSnapshot(t target, pageSize int64, q watchQuery) (*watchSnapshot, error
 }
 
 // addNear looks for the nearest pages outside of the screen.
-func (s *watchSnapshot) addNear(run, shown pageRun) {
-	if stateOf(run.flags) == len(pageStates)-1 {
+func (s *watchSnapshot) addNear(run, shown picture.Run) {
+	if picture.StateOf(run.Flags) == len(picture.States)-1 {
 		return
 	}
-	if run.first < shown.first {
-		s.before = min(run.last, shown.first-1)
+	if run.First < shown.First {
+		s.before = min(run.Last, shown.First-1)
 	}
-	if run.last > shown.last && s.after < 0 {
-		s.after = max(run.first, shown.last+1)
+	if run.Last > shown.Last && s.after < 0 {
+		s.after = max(run.First, shown.Last+1)
 	}
 }
 
@@ -158,18 +161,18 @@ func newStrip(cells int, pages int64) *pageStrip {
 	share := (pages + int64(cells) - 1) / int64(cells)
 	ranks := make([]int, (pages+share-1)/share)
 	for i := range ranks {
-		ranks[i] = len(pageStates) - 1
+		ranks[i] = len(picture.States) - 1
 	}
 	return &pageStrip{share, ranks}
 }
 
-func (s *pageStrip) add(run pageRun) {
+func (s *pageStrip) add(run picture.Run) {
 	if len(s.ranks) == 0 {
 		return
 	}
-	rank := stateOf(run.flags)
+	rank := picture.StateOf(run.Flags)
 	// The file can have grown since its size was read.
-	for cell := run.first / s.share; cell <= min(run.last/s.share, int64(len(s.ranks))-1); cell++ {
+	for cell := run.First / s.share; cell <= min(run.Last/s.share, int64(len(s.ranks))-1); cell++ {
 		s.ranks[cell] = min(s.ranks[cell], rank)
 	}
 }
@@ -177,7 +180,7 @@ func (s *pageStrip) add(run pageRun) {
 func (s *pageStrip) letters() []byte {
 	letters := make([]byte, len(s.ranks))
 	for i, rank := range s.ranks {
-		letters[i] = pageStates[rank].letter
+		letters[i] = picture.States[rank].Letter
 	}
 	return letters
 }
@@ -191,7 +194,7 @@ const watchLimit = 2 * time.Second
 
 // hasScreen says whether f is a terminal.
 func hasScreen(f *os.File) bool {
-	_, err := terminalSize(f)
+	_, err := display.TerminalSize(f)
 	return err == nil
 }
 

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	tea "charm.land/bubbletea/v2"
+
+	"mapfs/cmd/mapfs/picture"
 )
 
 // watchKeys explains the keys, in "mapfs help watch" and on the screen.
@@ -136,7 +138,7 @@ func (m *watchModel) looked(msg snapshotMsg) tea.Cmd {
 func (m *watchModel) covered() bool {
 	s, l := m.snapshot, m.layout()
 	first := m.top * int64(l.perRow)
-	end := min(first+int64(l.mapRows*l.perRow), s.sum.pages)
+	end := min(first+int64(l.mapRows*l.perRow), s.sum.Pages)
 	return s.first <= first && end <= s.first+int64(len(s.cells))
 }
 
@@ -231,7 +233,7 @@ func (m *watchModel) rows() int64 {
 		return 0
 	}
 	perRow := int64(m.layout().perRow)
-	return (m.snapshot.sum.pages + perRow - 1) / perRow
+	return (m.snapshot.sum.Pages + perRow - 1) / perRow
 }
 
 // query asks for three screens, so that scrolling has something to show before
@@ -244,7 +246,7 @@ func (m *watchModel) query() watchQuery {
 	return watchQuery{
 		first: first * perRow,
 		n:     (m.top + 2*screen - first) * perRow,
-		shown: pageRun{first: m.top * perRow, last: (m.top+screen)*perRow - 1},
+		shown: picture.Run{First: m.top * perRow, Last: (m.top+screen)*perRow - 1},
 		strip: l.perRow,
 	}
 }

@@ -8,6 +8,8 @@ import (
 
 	tea "charm.land/bubbletea/v2"
 	"charm.land/lipgloss/v2"
+
+	"mapfs/cmd/mapfs/picture"
 )
 
 // fakeWatch plays a user at a screen. Commands run when the test says so.
@@ -110,7 +112,7 @@ func TestWatchScreen(t *testing.T) {
 	w.has("at first", f.dir+"/f", "40000 bytes (39.1 KiB), shared",
 		"pages 10  resident 5  dirty 4  writeback 0  copied 0  unsynced 4",
 		"unsynced bytes 16384  reads 3  writes 4  msyncs 0\n",
-		"       0  DDDDR.....\n", pageLegend(false), "write      offset=0 length=16384 pid=7\n", "q quit  p pause")
+		"       0  DDDDR.....\n", picture.Legend(false), "write      offset=0 length=16384 pid=7\n", "q quit  p pause")
 	if screen := w.screen(); strings.Contains(screen, "error") || strings.Contains(screen, "pid=8") || strings.Contains(screen, "lost") {
 		t.Errorf("something on the screen does not belong to the file:\n%s", screen)
 	}
@@ -129,7 +131,7 @@ func TestWatchKeys(t *testing.T) {
 	f := newFakeTree(t)
 	w := newFakeWatch(t, f, 80, 24)
 	w.keys("?")
-	w.has("help", "msync: write the file's changed pages back", pageLegend(false))
+	w.has("help", "msync: write the file's changed pages back", picture.Legend(false))
 	w.keys("?", "s")
 	if w.has("msync", "msync done in "); w.syncs != 1 {
 		t.Errorf("%d msyncs, want 1", w.syncs)
@@ -281,15 +283,15 @@ func TestStrip(t *testing.T) {
 	tests := []struct {
 		cells int
 		pages int64
-		runs  []pageRun
+		runs  []picture.Run
 		want  string
 	}{
 		{0, 10, nil, ""},
 		{4, 0, nil, ""},
-		{4, 3, []pageRun{{1, 1, pageResident}}, ".R."},
-		{4, 8, []pageRun{{0, 2, pageResident}, {3, 3, pageDirty}, {4, 6, 0}, {7, 7, pageUnsynced}}, "RD.U"},
-		{4, 9, []pageRun{{8, 8, pageWriteback}}, "..W"},
-		{4, 8, []pageRun{{7, 99, pageResident}}, "...R"}, // it grew
+		{4, 3, []picture.Run{{First: 1, Last: 1, Flags: picture.Resident}}, ".R."},
+		{4, 8, []picture.Run{{First: 0, Last: 2, Flags: picture.Resident}, {First: 3, Last: 3, Flags: picture.Dirty}, {First: 4, Last: 6, Flags: 0}, {First: 7, Last: 7, Flags: picture.Unsynced}}, "RD.U"},
+		{4, 9, []picture.Run{{First: 8, Last: 8, Flags: picture.Writeback}}, "..W"},
+		{4, 8, []picture.Run{{First: 7, Last: 99, Flags: picture.Resident}}, "...R"}, // it grew
 	}
 	for _, test := range tests {
 		s := newStrip(test.cells, test.pages)

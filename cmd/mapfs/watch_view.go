@@ -8,6 +8,9 @@ import (
 
 	tea "charm.land/bubbletea/v2"
 	"charm.land/lipgloss/v2"
+
+	"mapfs/cmd/mapfs/display"
+	"mapfs/cmd/mapfs/picture"
 )
 
 var (
@@ -29,10 +32,10 @@ type watchLayout struct {
 func (m *watchModel) layout() watchLayout {
 	var size, pages int64
 	if m.snapshot != nil {
-		size, pages = m.snapshot.view.size, m.snapshot.sum.pages
+		size, pages = m.snapshot.view.size, m.snapshot.sum.Pages
 	}
-	l := watchLayout{labels: labelWidth(size)}
-	l.perRow = pagesPerRow(m.width - l.labels - labelGap)
+	l := watchLayout{labels: display.LabelWidth(size)}
+	l.perRow = picture.PagesPerRow(m.width - l.labels - display.LabelGap)
 	need := int((min(pages, 1<<32) + int64(l.perRow) - 1) / int64(l.perRow))
 
 	l.framed = m.height >= 8
@@ -95,7 +98,7 @@ func (m *watchModel) text() string {
 func (m *watchModel) body() []string {
 	lines := []string{m.title()}
 	if m.help {
-		lines = append(lines, "", pageLegend(m.color), "")
+		lines = append(lines, "", picture.Legend(m.color), "")
 		return append(lines, strings.Split(watchKeys, "\n")...)
 	}
 	if m.snapshot == nil {
@@ -115,7 +118,7 @@ func (m *watchModel) body() []string {
 	if !l.framed {
 		return lines
 	}
-	lines = append(lines, pageLegend(m.color))
+	lines = append(lines, picture.Legend(m.color))
 	if l.separated {
 		lines = append(lines, "")
 	}
@@ -139,7 +142,7 @@ func (m *watchModel) title() string {
 		return name
 	}
 	v := m.snapshot.view
-	return fmt.Sprintf("%s  %s, %s", name, exactBytes(v.size), v.mode)
+	return fmt.Sprintf("%s  %s, %s", name, display.ExactBytes(v.size), v.mode)
 }
 
 func (m *watchModel) counters() []string {
@@ -147,7 +150,7 @@ func (m *watchModel) counters() []string {
 	sum := s.sum
 	// Short, so that both fit into 80 columns for all but huge files.
 	first := fmt.Sprintf("pages %d  resident %d  dirty %d  writeback %d  copied %d  unsynced %d",
-		sum.pages, sum.resident, sum.dirty, sum.writeback, sum.copied, sum.unsynced)
+		sum.Pages, sum.Resident, sum.Dirty, sum.Writeback, sum.Copied, sum.Unsynced)
 	second := fmt.Sprintf("unsynced bytes %d", s.view.unsyncedBytes)
 	for _, key := range []string{"reads", "writes", "stores", "faults", "msyncs"} {
 		if value, ok := s.status[key]; ok {
@@ -164,30 +167,30 @@ func (m *watchModel) counters() []string {
 // the screen shows only a part of it.
 func (m *watchModel) mapLines(l watchLayout) []string {
 	s := m.snapshot
-	if s.sum.pages == 0 {
+	if s.sum.Pages == 0 {
 		return []string{faintStyle.Render("no pages: the file is empty")}
 	}
 	var lines []string
 	perRow := int64(l.perRow)
 	for row := m.top; row < min(m.top+int64(l.mapRows), m.rows()); row++ {
 		first := row * perRow
-		label := shortBytes(first * s.view.pageSize)
-		lines = append(lines, m.cells(l, label, s.part(first, min(first+perRow, s.sum.pages))))
+		label := display.ShortBytes(first * s.view.pageSize)
+		lines = append(lines, m.cells(l, label, s.part(first, min(first+perRow, s.sum.Pages))))
 	}
 	if !l.strip || len(s.strip) == 0 {
 		return lines
 	}
 	// A line of marks shows which part of the file the rows are.
-	last := min((m.top+int64(l.mapRows))*perRow, s.sum.pages) - 1
+	last := min((m.top+int64(l.mapRows))*perRow, s.sum.Pages) - 1
 	from, to := m.top*perRow/s.share, last/s.share
-	marks := fmt.Sprintf("%*s%s%s", l.labels+labelGap, "", strings.Repeat(" ", int(from)), strings.Repeat("^", int(to-from)+1))
+	marks := fmt.Sprintf("%*s%s%s", l.labels+display.LabelGap, "", strings.Repeat(" ", int(from)), strings.Repeat("^", int(to-from)+1))
 	return append(lines, m.cells(l, "all", s.strip), marks)
 }
 
 func (m *watchModel) cells(l watchLayout, label string, letters []byte) string {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "%*s%*s", l.labels, label, labelGap, "")
-	paintCells(&b, letters, m.color)
+	fmt.Fprintf(&b, "%*s%*s", l.labels, label, display.LabelGap, "")
+	picture.PaintCells(&b, letters, m.color)
 	return b.String()
 }
 

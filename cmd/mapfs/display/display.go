@@ -1,4 +1,6 @@
-package main
+// Package display knows what text is shown on: how wide it is, whether it has colors, and
+// how numbers of bytes look on it.
+package display
 
 import (
 	"fmt"
@@ -10,33 +12,33 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// screen is what text is made for.
-type screen struct {
-	width int // columns
-	color bool
+// Screen is what text is made for.
+type Screen struct {
+	Width int // columns
+	Color bool
 }
 
 // plainWidth is for text that goes to a file or a program.
 const plainWidth = 80
 
-func screenOf(w io.Writer) screen {
+func Of(w io.Writer) Screen {
 	f, ok := w.(*os.File)
 	if !ok {
-		return screen{width: plainWidth}
+		return Screen{Width: plainWidth}
 	}
-	size, err := terminalSize(f)
+	size, err := TerminalSize(f)
 	if err != nil {
-		return screen{width: plainWidth} // no terminal
+		return Screen{Width: plainWidth} // no terminal
 	}
-	s := screen{width: int(size.Col), color: wantsColor(os.Getenv)}
-	if s.width == 0 { // a terminal that does not know, like a serial line
-		s.width = plainWidth
+	s := Screen{Width: int(size.Col), Color: wantsColor(os.Getenv)}
+	if s.Width == 0 { // a terminal that does not know, like a serial line
+		s.Width = plainWidth
 	}
 	return s
 }
 
-// terminalSize fails if f is no terminal.
-func terminalSize(f *os.File) (*unix.Winsize, error) {
+// TerminalSize fails if f is no terminal.
+func TerminalSize(f *os.File) (*unix.Winsize, error) {
 	return unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
 }
 
@@ -48,9 +50,9 @@ func wantsColor(getenv func(string) string) bool {
 // unitLetters are the powers of 1024.
 const unitLetters = "KMGTPE"
 
-// shortBytes writes a multiple of 1024 short and exactly, as 256K or 1.25M, and
+// ShortBytes writes a multiple of 1024 short and exactly, as 256K or 1.25M, and
 // any other number as it is.
-func shortBytes(n int64) string {
+func ShortBytes(n int64) string {
 	for i := len(unitLetters); i > 0; i-- {
 		unit := int64(1) << (10 * i)
 		if n < unit {
@@ -67,19 +69,19 @@ func shortBytes(n int64) string {
 	return strconv.FormatInt(n, 10)
 }
 
-// exactBytes writes a number of bytes, and what it is about if it is large.
-func exactBytes(n int64) string {
+// ExactBytes writes a number of bytes, and what it is about if it is large.
+func ExactBytes(n int64) string {
 	if n == 1 {
 		return "1 byte"
 	}
 	if n < 10<<10 {
 		return fmt.Sprintf("%d bytes", n)
 	}
-	return fmt.Sprintf("%d bytes (%s)", n, roughBytes(n))
+	return fmt.Sprintf("%d bytes (%s)", n, RoughBytes(n))
 }
 
-// roughBytes writes a number of bytes in three or four digits.
-func roughBytes(n int64) string {
+// RoughBytes writes a number of bytes in three or four digits.
+func RoughBytes(n int64) string {
 	if n < 1<<10 {
 		return fmt.Sprintf("%d B", n)
 	}
@@ -90,11 +92,11 @@ func roughBytes(n int64) string {
 	return fmt.Sprintf("%.1f %ciB", value, unitLetters[unit])
 }
 
-const labelGap = 2
+const LabelGap = 2
 
-// labelWidth is the number of columns for the offsets in a file of that size,
+// LabelWidth is the number of columns for the offsets in a file of that size,
 // as shortBytes writes them.
-func labelWidth(size int64) int {
+func LabelWidth(size int64) int {
 	switch {
 	case size <= 1<<30:
 		return len("1023.75M")
