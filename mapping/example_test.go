@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"mapfs/mapping"
 	"mapfs/mapping/pagestate"
 	"mapfs/mapping/paging"
 )
@@ -26,7 +27,7 @@ func scratch(text string) (path string, remove func()) {
 }
 
 // show prints what the engine and the backing file have.
-func show(when string, f *File, path string) {
+func show(when string, f *mapping.File, path string) {
 	p := make([]byte, 100)
 	n, err := f.ReadAt(p, 0)
 	if err != nil {
@@ -44,7 +45,7 @@ func show(when string, f *File, path string) {
 func ExampleTable_shared() {
 	path, remove := scratch("hello, world")
 	defer remove()
-	table := NewTable(Config{})
+	table := mapping.NewTable(mapping.Config{})
 	defer table.Close()
 	f, err := table.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
@@ -52,7 +53,7 @@ func ExampleTable_shared() {
 	}
 	defer f.Release(true)
 
-	if _, err := f.WriteAt([]byte("HELLO"), 0, Origin{}); err != nil {
+	if _, err := f.WriteAt([]byte("HELLO"), 0, mapping.Origin{}); err != nil {
 		log.Fatal(err)
 	}
 	show("stored", f, path)
@@ -70,7 +71,7 @@ func ExampleTable_shared() {
 func ExampleTable_private() {
 	path, remove := scratch("hello, world")
 	defer remove()
-	table := NewTable(Config{Mode: Private})
+	table := mapping.NewTable(mapping.Config{Mode: mapping.Private})
 	defer table.Close()
 	f, err := table.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
@@ -78,7 +79,7 @@ func ExampleTable_private() {
 	}
 	defer f.Release(true)
 
-	if _, err := f.WriteAt([]byte("HELLO"), 0, Origin{}); err != nil {
+	if _, err := f.WriteAt([]byte("HELLO"), 0, mapping.Origin{}); err != nil {
 		log.Fatal(err)
 	}
 	show("stored", f, path)
@@ -95,7 +96,7 @@ func ExampleTable_private() {
 func ExampleTable_staged() {
 	path, remove := scratch("hello, world")
 	defer remove()
-	table := NewTable(Config{Mode: Staged})
+	table := mapping.NewTable(mapping.Config{Mode: mapping.Staged})
 	defer table.Close()
 	f, err := table.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
@@ -106,7 +107,7 @@ func ExampleTable_staged() {
 	if err := f.Truncate(5); err != nil {
 		log.Fatal(err)
 	}
-	if _, err := f.WriteAt([]byte("J"), 0, Origin{}); err != nil {
+	if _, err := f.WriteAt([]byte("J"), 0, mapping.Origin{}); err != nil {
 		log.Fatal(err)
 	}
 	show("stored", f, path)
@@ -124,14 +125,14 @@ func ExampleTable_staged() {
 func ExampleFile_Inspect() {
 	path, remove := scratch(string(make([]byte, 3*paging.PageSize)))
 	defer remove()
-	table := NewTable(Config{Mode: Private})
+	table := mapping.NewTable(mapping.Config{Mode: mapping.Private})
 	defer table.Close()
 	f, err := table.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer f.Release(true)
-	if _, err := f.WriteAt([]byte("x"), paging.PageSize, Origin{}); err != nil {
+	if _, err := f.WriteAt([]byte("x"), paging.PageSize, mapping.Origin{}); err != nil {
 		log.Fatal(err)
 	}
 
