@@ -15,7 +15,7 @@ GOTEST  := go test -count=1 -timeout 15m -p 3
 # The same with a line for each package, and all that failed told at the end. What took
 # how long is kept for `slowest`.
 RESULTS := bin/test
-SUM     := go tool gotestsum --format pkgname --hide-summary=skipped,output
+SUM     := go tool gotestsum --format pkgname --hide-summary=output
 
 .DEFAULT_GOAL := build
 .PHONY: help build demo check test slowest bench lint install uninstall docker clean

@@ -108,7 +108,7 @@ func (s *Session) openRoot() error {
 	s.devices.written(st.Dev, fd)
 	s.dirs.add(s.nodes.init(&st).id, fd) // held for ever
 	s.files = mapping.NewTable(mapping.Config{
-		MaxMappings: s.opts.MaxMappings, MaxIdle: s.limits.idle, MapLate: true, NoATime: s.opts.NoATime, Mode: s.opts.Mode,
+		MaxMappings: s.opts.MaxMappings, MaxIdle: s.limits.idle, MapLazily: true, NoATime: s.opts.NoATime, Mode: s.opts.Mode,
 		DirtyLimit: s.opts.DirtyLimit, ManyUsers: s.opts.AllowOther, Log: s.log, Observer: s.opts.Observer,
 	})
 	if s.subtree != nil {

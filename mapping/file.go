@@ -58,8 +58,8 @@ type File struct {
 	// used is set by every use of the mapping and cleared by the evictor that
 	// passes by (the second chance of a clock).
 	used atomic.Bool
-	// readLate says that bytes were read which a mapping would have been made for.
-	readLate atomic.Bool
+	// readUnmapped says that bytes were read which a mapping would have been made for.
+	readUnmapped atomic.Bool
 	// unlike says that the inode may not look as last has it.
 	unlike atomic.Bool
 	// cutAt is when somebody else truncated the file, in nanoseconds since 1970; see cut.go.

@@ -38,7 +38,7 @@ func runProgram(t *testing.T, parent string, program []byte) {
 	}
 	defer os.RemoveAll(dir)
 	// Half of the programs read as a mount does that nobody looks at.
-	table := NewTable(Config{MapLate: len(program)%2 == 1})
+	table := NewTable(Config{MapLazily: len(program)%2 == 1})
 	defer table.Close()
 	table.prompt.Store(math.MaxInt64)
 	out := newCollector(t)

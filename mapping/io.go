@@ -37,8 +37,8 @@ func (f *File) ReadTo(out Outlet, off int64, n int, quiet bool) (sent bool, err 
 	if !ok {
 		return false, os.NewSyscallError("read", syscall.EINVAL)
 	}
-	if f.readsLate(g) {
-		if sent, done, err := f.sendLate(out, g, quiet); done {
+	if f.readsLazily(g) {
+		if sent, done, err := f.sendUnmapped(out, g, quiet); done {
 			return sent, err
 		}
 	}

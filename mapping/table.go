@@ -40,10 +40,10 @@ type Config struct {
 	// ManyUsers says that the files' owners share DirtyLimit: none of them can take it
 	// all.
 	ManyUsers bool
-	// MapLate puts off mapping a file until that pays: small reads are served by
+	// MapLazily puts off mapping a file until that pays: small reads are served by
 	// pread(2) the first time, until [Table.MapNow] is called. What only few bytes are
 	// read of, once, then costs no mmap(2), no page fault and no munmap(2).
-	MapLate bool
+	MapLazily bool
 	// NoATime keeps the access times of all files as they are.
 	NoATime bool
 	// Log gets what no caller can be told; slog.Default if nil.
@@ -79,7 +79,7 @@ type Table struct {
 	mappedBytes atomic.Int64
 	reserved    atomic.Int64 // bytes of live or reserved mappings
 	holeRuns    atomic.Int64 // see holePages
-	late        atomic.Bool  // Config.MapLate, until MapNow
+	lazy        atomic.Bool  // Config.MapLazily, until MapNow
 	prompt      atomic.Int64 // see mayMap
 	noATime     bool         // Config.NoATime
 	vmwriteOff  atomic.Bool  // process_vm_writev(2) to oneself is refused here
@@ -137,7 +137,7 @@ func NewTable(cfg Config) *Table {
 		cfg.DirtyLimit = defaultDirtyLimit()
 	}
 	t.copied = share.NewPool(cfg.DirtyLimit/paging.PageSize, cfg.ManyUsers)
-	t.late.Store(cfg.MapLate)
+	t.lazy.Store(cfg.MapLazily)
 	t.probeVMWrite()
 	if t.maxMapped <= 0 {
 		t.maxMapped = FreeAddressSpace() / 2

@@ -59,9 +59,9 @@ func (c *collector) read(t testing.TB, f *File, off int64, n int) []byte {
 	return all[len(headerOfTests):k]
 }
 
-// lateTable returns a table that maps late and promptly no more.
-func lateTable(t *testing.T) *Table {
-	table := newTestTable(t, Config{MapLate: true}, nil)
+// lazyTable returns a table that maps lazily, and promptly no more.
+func lazyTable(t *testing.T) *Table {
+	table := newTestTable(t, Config{MapLazily: true}, nil)
 	table.prompt.Store(math.MaxInt64)
 	return table
 }
@@ -72,10 +72,10 @@ func isMapped(f *File) bool {
 	return f.mem != nil
 }
 
-// TestMapLate: the first read of a page needs no mapping, the second has one.
-func TestMapLate(t *testing.T) {
+// TestMapLazily: the first read of a page needs no mapping, the second has one.
+func TestMapLazily(t *testing.T) {
 	filetest.OnEachFS(t, func(t *testing.T, dir string) {
-		table, out := lateTable(t), newCollector(t)
+		table, out := lazyTable(t), newCollector(t)
 		for _, size := range []int{1, 5, 4096, 4097, 100_000, 1 << 20} {
 			path := filepath.Join(dir, fmt.Sprint(size))
 			want := filetest.Pattern(size, 3)
@@ -96,10 +96,10 @@ func TestMapLate(t *testing.T) {
 	})
 }
 
-// TestMapLateLarge: a read of many pages goes by the mapping at once, unless it is
+// TestMapLazilyLarge: a read of many pages goes by the mapping at once, unless it is
 // all there is.
-func TestMapLateLarge(t *testing.T) {
-	table, out := lateTable(t), newCollector(t)
+func TestMapLazilyLarge(t *testing.T) {
+	table, out := lazyTable(t), newCollector(t)
 	for _, test := range []struct {
 		size, off, n int
 		mapped       bool
@@ -126,7 +126,7 @@ func TestMapLateLarge(t *testing.T) {
 
 // TestMapPrompt: a few files a second are mapped with their first read.
 func TestMapPrompt(t *testing.T) {
-	table, out := newTestTable(t, Config{MapLate: true}, nil), newCollector(t)
+	table, out := newTestTable(t, Config{MapLazily: true}, nil), newCollector(t)
 	dir := t.TempDir()
 	mapped := 0
 	const files = 4 * promptMappings
@@ -153,7 +153,7 @@ func TestMapPrompt(t *testing.T) {
 // TestMapNow: who looks at the mappings finds one for every file that was read, and
 // from then on with the first read.
 func TestMapNow(t *testing.T) {
-	table, out := lateTable(t), newCollector(t)
+	table, out := lazyTable(t), newCollector(t)
 	dir := t.TempDir()
 	open := func(name string) *File {
 		path := filepath.Join(dir, name)
@@ -179,7 +179,7 @@ func TestMapNow(t *testing.T) {
 // TestMapNowBusy: a read that waits for its device does not hold up who looks at the
 // mappings.
 func TestMapNowBusy(t *testing.T) {
-	table, out := lateTable(t), newCollector(t)
+	table, out := lazyTable(t), newCollector(t)
 	path := filepath.Join(t.TempDir(), "f")
 	if err := os.WriteFile(path, []byte("some"), 0o600); err != nil {
 		t.Fatal(err)
@@ -205,10 +205,10 @@ func TestMapNowBusy(t *testing.T) {
 	}
 }
 
-// TestMapLateGrown: a file that others have made longer or shorter is read as it is.
-func TestMapLateGrown(t *testing.T) {
+// TestMapLazilyGrown: a file that others have made longer or shorter is read as it is.
+func TestMapLazilyGrown(t *testing.T) {
 	filetest.OnEachFS(t, func(t *testing.T, dir string) {
-		table, out := lateTable(t), newCollector(t)
+		table, out := lazyTable(t), newCollector(t)
 		path := filepath.Join(dir, "f")
 		want := filetest.Pattern(9000, 7)
 		if err := os.WriteFile(path, want[:5000], 0o600); err != nil {
@@ -221,7 +221,7 @@ func TestMapLateGrown(t *testing.T) {
 		if err := filetest.SameBytes(out.read(t, f, 0, 16384), want); err != nil {
 			t.Errorf("longer: %v", err)
 		}
-		g := openTest(t, lateTable(t), path)
+		g := openTest(t, lazyTable(t), path)
 		if err := os.Truncate(path, 100); err != nil {
 			t.Fatal(err)
 		}

@@ -13,9 +13,9 @@ import (
 // mapping, which from then on is the faster way.
 
 const (
-	// lateSize is from how many bytes on a read goes by the mapping at once: there
+	// lazySize is from how many bytes on a read goes by the mapping at once: there
 	// the faults are shared by many pages, and the copy costs more than they do.
-	lateSize = 32 << 10
+	lazySize = 32 << 10
 	// promptMappings is how many files a second are mapped with their first read all
 	// the same. Who reads a file now and then finds it mapped, in /proc/PID/maps too;
 	// who walks over a tree does not pay for it.
@@ -25,18 +25,18 @@ const (
 // mapNowWait bounds how long MapNow waits for files that others keep locked.
 const mapNowWait = 200 * time.Millisecond
 
-// MapNow ends Config.MapLate: somebody is going to look at the mappings. Every file
+// MapNow ends Config.MapLazily: somebody is going to look at the mappings. Every file
 // that was read is mapped now, and from now on with the first read. A file that is
 // busy for longer, as behind a device that does not answer, is mapped when it can be.
 func (t *Table) MapNow() {
-	if !t.late.CompareAndSwap(true, false) {
+	if !t.lazy.CompareAndSwap(true, false) {
 		return
 	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		for _, f := range t.Files() {
-			if f.readLate.Load() && f.Size() > 0 {
+			if f.readUnmapped.Load() && f.Size() > 0 {
 				f.rlock(f.Size(), forReading)
 				f.mu.RUnlock()
 			}
@@ -66,36 +66,36 @@ func (t *Table) mayMap() bool {
 	}
 }
 
-// readsLate reports whether a read of g is to go by pread, and notes that g is read.
-func (f *File) readsLate(g paging.Range) bool {
-	if !f.table.late.Load() || g.Empty() || g.Off >= f.size.Load() {
+// readsLazily reports whether a read of g is to go by pread, and notes that g is read.
+func (f *File) readsLazily(g paging.Range) bool {
+	if !f.table.lazy.Load() || g.Empty() || g.Off >= f.size.Load() {
 		return false
 	}
 	f.mu.RLock()
 	mapped := f.mem != nil
 	f.mu.RUnlock()
-	if mapped && g.Len() >= lateSize {
+	if mapped && g.Len() >= lazySize {
 		return false
 	}
-	if !mapped && !f.readLate.Load() && f.table.mayMap() {
+	if !mapped && !f.readUnmapped.Load() && f.table.mayMap() {
 		return false
 	}
-	if !mapped && g.Len() >= lateSize && (g.Off > 0 || g.End < f.size.Load()) {
+	if !mapped && g.Len() >= lazySize && (g.Off > 0 || g.End < f.size.Load()) {
 		return false // more is to come
 	}
 	return f.record.See(g)
 }
 
-// sendLate sends the bytes of g that the file has by way of pread(2). done is false,
+// sendUnmapped sends the bytes of g that the file has by way of pread(2). done is false,
 // and nothing was sent, in the modes that copy.
-func (f *File) sendLate(out Outlet, g paging.Range, quiet bool) (sent, done bool, err error) {
+func (f *File) sendUnmapped(out Outlet, g paging.Range, quiet bool) (sent, done bool, err error) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	if f.copies != nil {
 		return false, false, nil
 	}
-	if !f.readLate.Load() {
-		f.readLate.Store(true)
+	if !f.readUnmapped.Load() {
+		f.readUnmapped.Store(true)
 	}
 	sent, err = f.bounceTo(out, g, quiet)
 	return sent, true, err
