@@ -78,15 +78,17 @@ func usagef(format string, args ...any) error {
 	return usageError{fmt.Errorf(format, args...)}
 }
 
-const rootLong = `mapfs mounts a mirror of the directory BACKING on the directory MOUNTPOINT.
+func rootLong() string {
+	return `mapfs mounts a mirror of the directory BACKING on the directory MOUNTPOINT.
 Every file in the mirror is one memory mapping of the file in BACKING.
 
 The command returns when the mount answers; a daemon in the background serves
 it until it is unmounted. Stop it with 'mapfs umount MOUNTPOINT'.
 
-` + optionsHelp + `
+` + optionsHelp() + `
 Exit codes: 0 done, 1 failed, 2 wrong usage; of peek, poke and hold also 135 and
 139, when an access ended in SIGBUS or SIGSEGV.`
+}
 
 const rootExample = `  mapfs ~/data ~/mnt                      mount in the background
   mapfs umount ~/mnt                      unmount, when everything is written back
@@ -103,7 +105,7 @@ func newRootCommand(sys system) *cobra.Command {
 	root := &cobra.Command{
 		Use:               "mapfs [flags] BACKING MOUNTPOINT",
 		Short:             "Mount a mirror of a directory, every file a memory mapping",
-		Long:              rootLong,
+		Long:              rootLong(),
 		Example:           rootExample,
 		Args:              mountArgs,
 		SilenceUsage:      true, // a mistake deserves one line, not a page

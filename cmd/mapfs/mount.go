@@ -43,7 +43,7 @@ func newMountCommand(sys system) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:               "mount [flags] BACKING MOUNTPOINT",
 		Short:             "Mount a mirror of BACKING on MOUNTPOINT; the same as mapfs alone",
-		Long:              "Mount a mirror of the directory BACKING on the directory MOUNTPOINT.\n\n" + optionsHelp,
+		Long:              "Mount a mirror of the directory BACKING on the directory MOUNTPOINT.\n\n" + optionsHelp(),
 		Args:              mountArgs,
 		ValidArgsFunction: completeDirectories,
 		RunE: func(cmd *cobra.Command, args []string) error {

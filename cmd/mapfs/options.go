@@ -12,38 +12,25 @@ import (
 	"mapfs/fs/control"
 )
 
-// optionsHelp explains -o in the help texts.
-const optionsHelp = `Options for -o, with their defaults:
-  ro, rw                    refuse or allow changes (rw)
-  allow_other               let other users in; permissions are then checked
-  default_permissions       let the kernel check permissions (on); with
-                            nodefault_permissions all is allowed that the daemon may
-  attr_timeout=SECONDS      how long the kernel may keep attributes (1)
-  entry_timeout=SECONDS     how long the kernel may keep names (1)
-  mode=MODE                 where stores go: shared (the file at once), private
-                            (never to the file) or staged (to the file when it is
-                            synced) (shared)
-  dirty_limit=SIZE          bytes of private and staged pages in memory; writers
-                            wait while staged ones are synced (1/4 of the memory)
-  writeback_interval=SECONDS  sync everything this often (0: only when asked)
-  writeback                 collect writes in the kernel: faster, acknowledged
-                            before they reach the mapping (nowriteback)
-  exclusive                 nobody but clients of the mount changes BACKING: the
-                            kernel keeps names, attributes and directories for a
-                            day, and writeback is on (noexclusive)
-  max_mappings=N            files mapped at a time (as the kernel's limit allows)
-  fsname=NAME               the mount's source as mount(8) shows it (BACKING)
-  control=NAME              the control tree's name in the mount (.mapfs);
-                            control=none makes none
-  xattr_stats               list the attributes user.mapfs.* of every file too;
-                            they can be read without (noxattr_stats)
-  nonempty                  mount on a directory that has entries
-  suid, dev                 obey set-id bits and device nodes; root only (nosuid,nodev)
-  noexec                    run no programs (exec)
-  noatime, nodiratime       keep access times, of all or of directories (atime,diratime)
-A comma in a value is written '\,'. The options of mount(8) and /etc/fstab that
+// optionsHelp explains -o in the help texts: what each row of the table says.
+func optionsHelp() string {
+	var b strings.Builder
+	b.WriteString("Options for -o, with their defaults:\n")
+	for _, option := range mountOptions {
+		if option.usage == "" {
+			continue
+		}
+		left := option.usage
+		for line := range strings.Lines(option.help + "\n") {
+			fmt.Fprintf(&b, "  %-24s  %s", left, line)
+			left = ""
+		}
+	}
+	b.WriteString(`A comma in a value is written '\,'. The options of mount(8) and /etc/fstab that
 mean nothing here (defaults, nofail, user, _netdev, x-..., and so on) are accepted.
-`
+`)
+	return b.String()
+}
 
 // valueRule says whether an option takes "=VALUE".
 type valueRule int
@@ -58,74 +45,122 @@ const (
 type mountOption struct {
 	name  string
 	value valueRule
+	// usage is how the help shows it, with those that belong to it, and help what it
+	// does; "" for one that another row tells of.
+	usage, help string
 	// set puts the option into effect; nil accepts the option and does nothing.
 	set func(opts *control.Options, value string) error
 }
 
 // mountOptions has every option that is not a pattern (see ignoredPrefix).
 var mountOptions = []mountOption{
-	{name: "ro", set: func(o *control.Options, _ string) error { o.ReadOnly = true; return nil }},
+	{name: "ro",
+		usage: "ro, rw", help: "refuse or allow changes (rw)",
+		set: func(o *control.Options, _ string) error { o.ReadOnly = true; return nil }},
 	{name: "rw", set: func(o *control.Options, _ string) error { o.ReadOnly = false; return nil }},
-	{name: "allow_other", set: func(o *control.Options, _ string) error { o.AllowOther = true; return nil }},
+	{name: "allow_other",
+		usage: "allow_other", help: "let other users in; permissions are then checked",
+		set: func(o *control.Options, _ string) error { o.AllowOther = true; return nil }},
 	{name: "noallow_other", set: func(o *control.Options, _ string) error { o.AllowOther = false; return nil }},
-	{name: "default_permissions", set: func(o *control.Options, _ string) error { o.DefaultPermissions = true; return nil }},
+	{name: "default_permissions",
+		usage: "default_permissions", help: "let the kernel check permissions (on); with\n" +
+			"nodefault_permissions all is allowed that the daemon may",
+		set: func(o *control.Options, _ string) error { o.DefaultPermissions = true; return nil }},
 	{name: "nodefault_permissions", set: func(o *control.Options, _ string) error { o.DefaultPermissions = false; return nil }},
-	{name: "attr_timeout", value: needsValue, set: func(o *control.Options, v string) (err error) {
-		o.AttrTimeout, err = parseSeconds(v)
-		return err
-	}},
-	{name: "entry_timeout", value: needsValue, set: func(o *control.Options, v string) (err error) {
-		o.EntryTimeout, err = parseSeconds(v)
-		return err
-	}},
-	{name: "writeback", set: func(o *control.Options, _ string) error { o.Writeback = true; return nil }},
+	{name: "attr_timeout",
+		usage: "attr_timeout=SECONDS", help: "how long the kernel may keep attributes (1)",
+		value: needsValue, set: func(o *control.Options, v string) (err error) {
+			o.AttrTimeout, err = parseSeconds(v)
+			return err
+		}},
+	{name: "entry_timeout",
+		usage: "entry_timeout=SECONDS", help: "how long the kernel may keep names (1)",
+		value: needsValue, set: func(o *control.Options, v string) (err error) {
+			o.EntryTimeout, err = parseSeconds(v)
+			return err
+		}},
+	{name: "writeback",
+		usage: "writeback", help: "collect writes in the kernel: faster, acknowledged\n" +
+			"before they reach the mapping (nowriteback)",
+		set: func(o *control.Options, _ string) error { o.Writeback = true; return nil }},
 	{name: "nowriteback", set: func(o *control.Options, _ string) error { o.Writeback = false; return nil }},
-	{name: "exclusive", set: func(o *control.Options, _ string) error { setExclusive(o, true, fs.ExclusiveTimeout); return nil }},
+	{name: "exclusive",
+		usage: "exclusive", help: "nobody but clients of the mount changes BACKING: the\n" +
+			"kernel keeps names, attributes and directories for a\n" +
+			"day, and writeback is on (noexclusive)",
+		set: func(o *control.Options, _ string) error { setExclusive(o, true, fs.ExclusiveTimeout); return nil }},
 	{name: "noexclusive", set: func(o *control.Options, _ string) error { setExclusive(o, false, fs.DefaultTimeout); return nil }},
-	{name: "mode", value: needsValue, set: func(o *control.Options, v string) (err error) {
-		o.Mode, err = fs.ParseMode(v)
-		return err
-	}},
-	{name: "dirty_limit", value: needsValue, set: func(o *control.Options, v string) error {
-		n, err := parseBytes(v)
-		if err == nil && n < minDirtyLimit {
-			err = fmt.Errorf("less than %d bytes", minDirtyLimit)
-		}
-		o.DirtyLimit = n
-		return err
-	}},
-	{name: "writeback_interval", value: needsValue, set: func(o *control.Options, v string) (err error) {
-		o.WritebackInterval, err = parseSeconds(v)
-		return err
-	}},
-	{name: "max_mappings", value: needsValue, set: func(o *control.Options, v string) error {
-		n, err := strconv.Atoi(v)
-		if err != nil || n < 1 {
-			return errors.New("not a number of at least 1")
-		}
-		o.MaxMappings = n
-		return nil
-	}},
-	{name: "fsname", value: needsValue, set: func(o *control.Options, v string) error { o.FSName = v; return nil }},
-	{name: "control", value: needsValue, set: func(o *control.Options, v string) error {
-		if v == "." || v == ".." || strings.ContainsAny(v, "/\x00") || len(v) > maxName {
-			return errors.New("not a name for a directory")
-		}
-		o.Control = v
-		return nil
-	}},
-	{name: "xattr_stats", set: func(o *control.Options, _ string) error { o.XattrStats = true; return nil }},
+	{name: "mode",
+		usage: "mode=MODE", help: "where stores go: shared (the file at once), private\n" +
+			"(never to the file) or staged (to the file when it is\n" +
+			"synced) (shared)",
+		value: needsValue, set: func(o *control.Options, v string) (err error) {
+			o.Mode, err = fs.ParseMode(v)
+			return err
+		}},
+	{name: "dirty_limit",
+		usage: "dirty_limit=SIZE", help: "bytes of private and staged pages in memory; writers\n" +
+			"wait while staged ones are synced (1/4 of the memory)",
+		value: needsValue, set: func(o *control.Options, v string) error {
+			n, err := parseBytes(v)
+			if err == nil && n < minDirtyLimit {
+				err = fmt.Errorf("less than %d bytes", minDirtyLimit)
+			}
+			o.DirtyLimit = n
+			return err
+		}},
+	{name: "writeback_interval",
+		usage: "writeback_interval=SECONDS", help: "sync everything this often (0: only when asked)",
+		value: needsValue, set: func(o *control.Options, v string) (err error) {
+			o.WritebackInterval, err = parseSeconds(v)
+			return err
+		}},
+	{name: "max_mappings",
+		usage: "max_mappings=N", help: "files mapped at a time (as the kernel's limit allows)",
+		value: needsValue, set: func(o *control.Options, v string) error {
+			n, err := strconv.Atoi(v)
+			if err != nil || n < 1 {
+				return errors.New("not a number of at least 1")
+			}
+			o.MaxMappings = n
+			return nil
+		}},
+	{name: "fsname",
+		usage: "fsname=NAME", help: "the mount's source as mount(8) shows it (BACKING)",
+		value: needsValue, set: func(o *control.Options, v string) error { o.FSName = v; return nil }},
+	{name: "control",
+		usage: "control=NAME", help: "the control tree's name in the mount (.mapfs);\n" +
+			"control=none makes none",
+		value: needsValue, set: func(o *control.Options, v string) error {
+			if v == "." || v == ".." || strings.ContainsAny(v, "/\x00") || len(v) > maxName {
+				return errors.New("not a name for a directory")
+			}
+			o.Control = v
+			return nil
+		}},
+	{name: "xattr_stats",
+		usage: "xattr_stats", help: "list the attributes user.mapfs.* of every file too;\n" +
+			"they can be read without (noxattr_stats)",
+		set: func(o *control.Options, _ string) error { o.XattrStats = true; return nil }},
 	{name: "noxattr_stats", set: func(o *control.Options, _ string) error { o.XattrStats = false; return nil }},
-	{name: "nonempty", set: func(o *control.Options, _ string) error { o.NonEmpty = true; return nil }},
+	{name: "nonempty",
+		usage: "nonempty", help: "mount on a directory that has entries",
+		set: func(o *control.Options, _ string) error { o.NonEmpty = true; return nil }},
 
-	{name: "suid", set: func(o *control.Options, _ string) error { o.SUID = true; return nil }},
+	{name: "suid",
+		usage: "suid, dev", help: "obey set-id bits and device nodes; root only (nosuid,nodev)",
+		set: func(o *control.Options, _ string) error { o.SUID = true; return nil }},
 	{name: "nosuid", set: func(o *control.Options, _ string) error { o.SUID = false; return nil }},
 	{name: "dev", set: func(o *control.Options, _ string) error { o.Dev = true; return nil }},
 	{name: "nodev", set: func(o *control.Options, _ string) error { o.Dev = false; return nil }},
 	{name: "exec", set: func(o *control.Options, _ string) error { o.NoExec = false; return nil }},
-	{name: "noexec", set: func(o *control.Options, _ string) error { o.NoExec = true; return nil }},
+	{name: "noexec",
+		usage: "noexec", help: "run no programs (exec)",
+		set: func(o *control.Options, _ string) error { o.NoExec = true; return nil }},
 	{name: "atime", set: func(o *control.Options, _ string) error { o.NoATime = false; return nil }},
-	{name: "noatime", set: func(o *control.Options, _ string) error { o.NoATime = true; return nil }},
+	{name: "noatime",
+		usage: "noatime, nodiratime", help: "keep access times, of all or of directories (atime,diratime)",
+		set: func(o *control.Options, _ string) error { o.NoATime = true; return nil }},
 	{name: "diratime", set: func(o *control.Options, _ string) error { o.NoDirATime = false; return nil }},
 	{name: "nodiratime", set: func(o *control.Options, _ string) error { o.NoDirATime = true; return nil }},
 

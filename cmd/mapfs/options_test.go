@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -177,4 +178,26 @@ func FuzzParseOptions(f *testing.F) {
 			t.Errorf("%q: got %q after a round trip, want %q", list, again, words)
 		}
 	})
+}
+
+// TestOptionsDocument: docs/options.md has a row for each option that the help tells of.
+func TestOptionsDocument(t *testing.T) {
+	text, err := os.ReadFile("../../docs/options.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, option := range mountOptions {
+		if option.usage == "" {
+			continue
+		}
+		for name := range strings.SplitSeq(option.usage, ", ") {
+			name, _, hasValue := strings.Cut(name, "=")
+			if hasValue {
+				name += "="
+			}
+			if !strings.Contains(string(text), "`"+name) {
+				t.Errorf("docs/options.md has no `%s`", name)
+			}
+		}
+	}
 }
