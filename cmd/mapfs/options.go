@@ -79,17 +79,6 @@ var mountOptions = []mountOption{
 			o.EntryTimeout, err = parseSeconds(v)
 			return err
 		}},
-	{name: "writeback",
-		usage: "writeback", help: "collect writes in the kernel: faster, acknowledged\n" +
-			"before they reach the mapping (nowriteback)",
-		set: func(o *control.Options, _ string) error { o.Writeback = true; return nil }},
-	{name: "nowriteback", set: func(o *control.Options, _ string) error { o.Writeback = false; return nil }},
-	{name: "exclusive",
-		usage: "exclusive", help: "nobody but clients of the mount changes BACKING: the\n" +
-			"kernel keeps names, attributes and directories for a\n" +
-			"day, and writeback is on (noexclusive)",
-		set: func(o *control.Options, _ string) error { setExclusive(o, true, fs.ExclusiveTimeout); return nil }},
-	{name: "noexclusive", set: func(o *control.Options, _ string) error { setExclusive(o, false, fs.DefaultTimeout); return nil }},
 	{name: "mode",
 		usage: "mode=MODE", help: "where stores go: shared (the file at once), private\n" +
 			"(never to the file) or staged (to the file when it is\n" +
@@ -115,6 +104,17 @@ var mountOptions = []mountOption{
 			o.WritebackInterval, err = parseSeconds(v)
 			return err
 		}},
+	{name: "writeback",
+		usage: "writeback", help: "collect writes in the kernel: faster, acknowledged\n" +
+			"before they reach the mapping (nowriteback)",
+		set: func(o *control.Options, _ string) error { o.Writeback = true; return nil }},
+	{name: "nowriteback", set: func(o *control.Options, _ string) error { o.Writeback = false; return nil }},
+	{name: "exclusive",
+		usage: "exclusive", help: "nobody but clients of the mount changes BACKING: the\n" +
+			"kernel keeps names, attributes and directories for a\n" +
+			"day, and writeback is on (noexclusive)",
+		set: func(o *control.Options, _ string) error { setExclusive(o, true, fs.ExclusiveTimeout); return nil }},
+	{name: "noexclusive", set: func(o *control.Options, _ string) error { setExclusive(o, false, fs.DefaultTimeout); return nil }},
 	{name: "max_mappings",
 		usage: "max_mappings=N", help: "files mapped at a time (as the kernel's limit allows)",
 		value: needsValue, set: func(o *control.Options, v string) error {
