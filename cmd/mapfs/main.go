@@ -1,3 +1,5 @@
+//go:build linux
+
 // Mapfs mounts a mirror of a directory in which every file is a memory mapping.
 //
 // This package is the command: arguments, the background process, signals and
