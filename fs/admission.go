@@ -43,11 +43,11 @@ func (s *Session) AdmitDescriptor() error {
 	return nil
 }
 
-// makeDescriptorRoom gives up idle files where they have descriptors that handles
+// makeDescriptorRoom closes idle files where they have descriptors that handles
 // and the subtree are due.
 func (s *Session) makeDescriptorRoom(held int64) {
 	if over := s.admission.handles.Taken() + held + s.files.Idle() - s.limits.handles; over > 0 {
-		s.files.GiveUpIdle(int(over))
+		s.files.CloseIdle(int(over))
 	}
 }
 

@@ -240,7 +240,7 @@ func (s *Session) truncate(n *Node, r *fuse.SetattrRequest) error {
 // dropSetID does what a write by somebody without CAP_FSETID does to a program:
 // it loses its set-user-id bit, and its set-group-id bit if its group may run
 // it (FUSE_HANDLE_KILLPRIV_V2 in fuse.h). kill is what the kernel asks for. The
-// file's capabilities go with every write, whoever writes. It reports whether
+// file's capabilities go with every write, by any user. It reports whether
 // the mode changed.
 func dropSetID(f *mapping.File, kill bool) (changed bool, err error) {
 	err = f.WithDescriptor(func(fd int) error {

@@ -91,7 +91,7 @@ func (t *deviceTable) descriptors() []int {
 	return fds
 }
 
-// close gives up the descriptors.
+// close closes the descriptors.
 func (t *deviceTable) close() {
 	for _, fd := range t.descriptors() {
 		unix.Close(fd)

@@ -26,7 +26,7 @@ type handle struct {
 	failures uint64
 }
 
-// close gives up what a handle of a directory or of the subtree holds; nil holds
+// close closes what a handle of a directory or of the subtree holds; nil holds
 // nothing.
 func (h *handle) close() {
 	switch {
@@ -86,7 +86,7 @@ func (t *handleTable) remove(id fuse.HandleID) *handle {
 }
 
 // closeHandle takes the handle with the given number out, takes its charge back and
-// returns it, or nil. What it holds is the caller's to give up.
+// returns it, or nil. What it holds is the caller's to close.
 func (s *Session) closeHandle(id fuse.HandleID) *handle {
 	h := s.handles.remove(id)
 	if h != nil {

@@ -30,7 +30,7 @@ type Node struct {
 
 	mu sync.Mutex
 	// newest is the name the node was seen under last. It may be wrong by now:
-	// whoever follows it checks what it finds.
+	// what is found under it has to be checked.
 	newest link
 	// rare is what most nodes never need: a walk over a million files leaves a
 	// million nodes behind.
@@ -183,7 +183,7 @@ func (n *Node) copyLast() (int, error) {
 	return fd, os.NewSyscallError("fcntl", err)
 }
 
-// forgotten gives up what n holds after the kernel has forgotten it.
+// forgotten closes what n holds after the kernel has forgotten it.
 func (n *Node) forgotten() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -310,7 +310,7 @@ func (t *nodeTable) forget(id fuse.NodeID, count uint64) *Node {
 	return n
 }
 
-// close gives up what the nodes hold that the kernel did not forget one by one: an
+// close closes what the nodes hold that the kernel did not forget one by one: an
 // unmount forgets all at once.
 func (t *nodeTable) close() {
 	t.mu.Lock()

@@ -106,7 +106,7 @@ func (c *dirCache) put(d *dirFD) {
 	}
 }
 
-// forget gives up the descriptor of a directory that the kernel knows no longer.
+// forget closes the descriptor of a directory that the kernel knows no longer.
 func (c *dirCache) forget(id fuse.NodeID) {
 	c.mu.Lock()
 	d := c.dirs[id]
@@ -121,7 +121,7 @@ func (c *dirCache) forget(id fuse.NodeID) {
 	}
 }
 
-// close gives up every descriptor.
+// close closes every descriptor.
 func (c *dirCache) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -53,7 +53,7 @@ func (d *dirHandle) release() {
 	d.at, d.end = 0, 0
 }
 
-// close gives up what d holds.
+// close closes what d holds.
 func (d *dirHandle) close() {
 	unix.Close(d.fd)
 	d.release()

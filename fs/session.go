@@ -37,7 +37,7 @@ type Session struct {
 	uid, gid uint32
 
 	// renameMu is held by a rename from its system call to its note in the
-	// nodes. Whoever finds a node at none of its names waits for that.
+	// nodes. A search that finds a node at none of its names waits for that.
 	renameMu sync.RWMutex
 
 	// slowSync says that the last fsync of a client took long.
@@ -75,7 +75,7 @@ func Mount(opts Options) (*Session, error) {
 }
 
 // New returns a session that is mounted nowhere: it has everything but the kernel's
-// requests. Backing must be an absolute path. Close gives it up.
+// requests. Backing must be an absolute path. Close ends it.
 func New(opts Options) (*Session, error) {
 	s := &Session{opts: opts, log: opts.Log, subtree: opts.Subtree, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid())}
 	if s.log == nil {
@@ -170,7 +170,7 @@ func (s *Session) flush() {
 	}
 }
 
-// end gives up everything after the last request was answered.
+// end closes everything after the last request was answered.
 func (s *Session) end() {
 	close(s.done)
 	s.flusher.Wait()
@@ -179,7 +179,7 @@ func (s *Session) end() {
 	s.conn.Close()
 }
 
-// Close gives a session up that is not served. [Session.Serve] does so by itself.
+// Close ends a session that is not served. [Session.Serve] does so by itself.
 func (s *Session) Close() {
 	if s.subtree != nil {
 		s.subtree.Close()

@@ -26,7 +26,7 @@ type copies struct {
 	// multiple of the page size.
 	fileEnd int64
 	// own says that the file's size and what lies past fileEnd are the engine's.
-	// Otherwise the size is the backing file's, whoever changes it.
+	// Otherwise the size is the backing file's, also when others change it.
 	own bool
 	// cut is the least size since the last write-back: what the backing file has
 	// past it is not the file's any more. It means something if own is set.
@@ -263,10 +263,10 @@ func (f *File) mapNothing(from, to int64) error {
 		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
 }
 
-// giveUpLocked gives up the copies of the pages that g touches: the file shows
+// discardLocked discards the copies of the pages that g touches: the file shows
 // again where there is one, zeros elsewhere. f.syncMu and f.mu must be held
 // exclusively.
-func (f *File) giveUpLocked(g paging.Range) error {
+func (f *File) discardLocked(g paging.Range) error {
 	g = g.Intersect(paging.Range{Off: 0, End: int64(len(f.mem))})
 	if g.Empty() {
 		return nil

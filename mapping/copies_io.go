@@ -373,7 +373,7 @@ func (f *File) cutCopies(size int64) error {
 	f.forgetHolesLocked(paging.Range{Off: end, End: c.fileEnd})
 	c.fileEnd = min(c.fileEnd, end)
 	c.cut = min(c.cut, size)
-	err := f.giveUpLocked(paging.Range{Off: end, End: int64(len(f.mem))})
+	err := f.discardLocked(paging.Range{Off: end, End: int64(len(f.mem))})
 	f.addCopied(-f.record.Forget(size))
 	f.size.Store(size)
 	f.relockLocked()

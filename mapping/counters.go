@@ -41,5 +41,5 @@ func (c *Counters) of(kind Kind) *Counter {
 // Counters returns the file's counters.
 func (f *File) Counters() *Counters { return &f.counters }
 
-// Counters returns the counters of all files, those given up included.
+// Counters returns the counters of all files, closed ones included.
 func (t *Table) Counters() *Counters { return &t.counters }

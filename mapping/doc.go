@@ -25,7 +25,7 @@
 //
 // In the modes that copy this holds for pages that were not stored to. Those that
 // were, and a size that was changed, are in the memory of the process alone. The
-// file then stays open and mapped, whoever has it open, and copied pages count
+// file then stays open and mapped, whether or not a client has it open, and copied pages count
 // against [Config].DirtyLimit.
 //
 // # Faults

@@ -18,11 +18,11 @@ const (
 	EventZero                   // stale bytes past the end were cleared
 	EventCopy                   // pages were copied on write: Pages of those from Off to Off+Length
 	EventMap                    // the file was mapped at Addr
-	EventUnmap                  // the mapping at Addr was given up
+	EventUnmap                  // the mapping at Addr was unmapped
 	EventMsync                  // a write-back ended
 	EventFault                  // a load or store at Addr faulted
-	EventInvalidate             // cached pages were given up
-	EventEvict                  // the mapping was given up to make room for another
+	EventInvalidate             // cached pages were invalidated, or copies discarded
+	EventEvict                  // the mapping was evicted to make room for another
 	EventOpen                   // a client opened the file
 	EventClose                  // a client's handle was released
 )

@@ -17,7 +17,7 @@ import (
 const idleTime = 60 * time.Second
 
 // idleCheck is how often idle files are looked at. One whose last name is gone
-// is given up then, so that its space is freed.
+// is closed then, so that its space is freed.
 const idleCheck = time.Second
 
 // lastUse is how a file was left by the last who had it open, or how it was when it
@@ -155,11 +155,11 @@ func (f *File) kept() bool { return f.pinned.Load() || f.held.Load() }
 // Idle returns how many files are open though nobody uses them.
 func (t *Table) Idle() int64 { return t.unused.Load() }
 
-// GiveUpIdle closes up to n files that nobody uses, so that their descriptors are
+// CloseIdle closes up to n files that nobody uses, so that their descriptors are
 // free: first those that are only kept in case they are opened again, the longest
 // idle first, then private ones, whose copied pages stay in memory, then staged ones,
 // which are written back.
-func (t *Table) GiveUpIdle(n int) {
+func (t *Table) CloseIdle(n int) {
 	for ; n > 0 && t.giveUpOldest(); n-- {
 	}
 	for ; n > 0 && (t.parkOldest() || t.syncOldest()); n-- {
@@ -250,7 +250,7 @@ func (t *Table) forgetLocked(f *File) {
 	t.unidleLocked(f)
 }
 
-// Forget gives up the file with the given identity if nobody uses it. gone says
+// Forget closes the file with the given identity if nobody uses it. gone says
 // that its last name was removed: what it left unsynced is of no interest any more.
 func (t *Table) Forget(id ID, gone bool) {
 	if gone {
@@ -274,7 +274,7 @@ func (t *Table) Forget(id ID, gone bool) {
 	f.discard()
 }
 
-// janitor gives up idle files that are old or have no name any more. It sleeps
+// janitor closes idle files that are old or have no name any more. It sleeps
 // without a timer while there is none.
 func (t *Table) janitor() {
 	for {

@@ -254,7 +254,7 @@ func (t *Table) parkedAs(id ID, fd int) *parkedFile {
 	return p
 }
 
-// dropParkedLocked gives up what is parked of a file. t.mu must be held.
+// dropParkedLocked discards what is parked of a file. t.mu must be held.
 func (t *Table) dropParkedLocked(id ID) {
 	if p := t.parked[id]; p != nil {
 		delete(t.parked, id)

@@ -155,7 +155,7 @@ func parkOne(t testing.TB, dir string, sys *sys.System) (table *Table, path stri
 	mustWrite(t, f, []byte("X"), 0)
 	content[0] = 'X'
 	f.Release(true)
-	table.GiveUpIdle(1)
+	table.CloseIdle(1)
 	if table.Parked() != 1 || table.Count() != 0 || descriptors(t, dir) != 0 {
 		t.Fatalf("parked %d, open %d", table.Parked(), table.Count())
 	}
@@ -280,7 +280,7 @@ func TestParkedIsCutByOthers(t *testing.T) {
 		f := reopen(t, table, path)
 		wantLoaded(t, f, content[:100])
 		f.Release(true)
-		table.GiveUpIdle(1)
+		table.CloseIdle(1)
 		if err := os.Truncate(path, 0); err != nil {
 			t.Fatal(err)
 		}

@@ -29,7 +29,7 @@ func (f *File) syncCopies(dataOnly bool) error {
 
 // writeStaged writes the staged pages that g touches to the file, brings the
 // file's size up to date, and, with MS_SYNC, waits for the device. Then the copies
-// are given up: the file has the bytes. If it fails they stay, and nothing is
+// are discarded: the file has the bytes. If it fails they stay, and nothing is
 // lost. f.syncMu must be held: it keeps the memory where it is, and nobody cuts the
 // file meanwhile. Stores, and growth, go on.
 func (f *File) writeStaged(g paging.Range, flags int, dataOnly bool) error {
@@ -53,7 +53,7 @@ func (f *File) writeStaged(g paging.Range, flags int, dataOnly bool) error {
 		err = f.startWriteBack(g.Intersect(paging.Range{Off: 0, End: size}))
 	}
 	if err == nil {
-		err = f.giveUpWritten(size)
+		err = f.discardWritten(size)
 	}
 	if !wait {
 		f.record.EndSync(true) // in the file, but not on the device
@@ -116,10 +116,10 @@ func (f *File) writeOut(fd int, p []byte, off int64) error {
 	return nil
 }
 
-// giveUpWritten gives up the copies of the pages that were written back and have
+// discardWritten discards the copies of the pages that were written back and have
 // not changed since, and maps the file over what it has grown by. size is what it
 // was brought to. f.syncMu must be held.
-func (f *File) giveUpWritten(size int64) error {
+func (f *File) discardWritten(size int64) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	c := f.copies
@@ -142,7 +142,7 @@ func (f *File) giveUpWritten(size int64) error {
 		r := paging.Range{Off: run.First * paging.PageSize, End: run.End * paging.PageSize}
 		written := states&dirty.Syncing != 0 && states&dirty.Written == 0
 		if written && states&dirty.Copied != 0 {
-			if err = f.giveUpLocked(r.Intersect(paging.Range{Off: 0, End: c.fileEnd})); err != nil {
+			if err = f.discardLocked(r.Intersect(paging.Range{Off: 0, End: c.fileEnd})); err != nil {
 				return false
 			}
 			// Past the mapped part of the file the memory stays, and has what the
@@ -200,7 +200,7 @@ func (f *File) invalidateCopies(g paging.Range, everything bool) error {
 		f.adoptSize(st.Size)
 		return nil
 	}
-	if err := f.giveUpLocked(g); err != nil {
+	if err := f.discardLocked(g); err != nil {
 		return err
 	}
 	f.addCopied(-f.record.Uncopy(g))

@@ -7,8 +7,8 @@ import (
 	"mapfs/mapping/paging"
 )
 
-// Failures returns how many write-backs of the file have failed so far. Whoever
-// opens the file keeps the number and passes it to Sync.
+// Failures returns how many write-backs of the file have failed so far. Who opens
+// the file keeps the number and passes it to Sync.
 func (f *File) Failures() uint64 { return f.failures.Load() }
 
 // UnsyncedPages returns the number of pages with bytes that a power cut now

@@ -94,7 +94,7 @@ type Table struct {
 	parked map[ID]*parkedFile
 	traits map[uint64]traits // by device
 	idle   list.List         // of *File that nobody uses, the longest idle first
-	kept   list.List         // the same, of those that are not simply given up
+	kept   list.List         // the same, of those that are not simply closed
 	ring   list.List         // of *File that have a mapping, in the order of the clock's hand
 	held   list.List         // of *File with something in memory only, the longest so first
 	closed bool
@@ -103,7 +103,7 @@ type Table struct {
 	done chan struct{}
 }
 
-// NewTable returns an empty table. Close gives up what it holds.
+// NewTable returns an empty table. Close closes what it holds.
 func NewTable(cfg Config) *Table {
 	t := &Table{
 		sys:         cfg.System,
@@ -181,7 +181,7 @@ func (t *Table) Has(id ID) bool {
 
 // Get returns the file with the given identity and a new reference to it, if
 // the table has it and it allows the access; else nil. st is what stat(2) says
-// of the inode now: an idle file that was changed by others is given up rather
+// of the inode now: an idle file that was changed by others is closed rather
 // than returned, because on overlayfs an old descriptor can show an old copy
 // for ever.
 func (t *Table) Get(st *unix.Stat_t, writing bool) *File {
@@ -487,7 +487,7 @@ func (t *Table) SyncAll() error {
 	return errors.Join(errs...)
 }
 
-// Close gives up every file. Nobody may use the table's files any more.
+// Close closes every file. Nobody may use the table's files any more.
 func (t *Table) Close() {
 	t.mu.Lock()
 	t.closed = true

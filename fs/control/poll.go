@@ -75,7 +75,7 @@ func (p *pollers) arm(l *eventLog, done <-chan struct{}, notify func()) {
 		case <-done:
 			return
 		}
-		// First disarmed, then told: whoever is woken and finds nothing has the
+		// First disarmed, then told: a poller that is woken and finds nothing has the
 		// next one armed.
 		p.mu.Lock()
 		p.armed = false

@@ -344,7 +344,7 @@ func asksDaemon(path string) error {
 	return unix.Statfs(path, &statfs)
 }
 
-// within looks at a path that may be a stuck mount: it gives up with
+// within looks at a path that may be a stuck mount: it ends with
 // os.ErrDeadlineExceeded. The goroutine that still waits then ends with the
 // mount.
 func within(limit time.Duration, path string, look func(string) error) error {

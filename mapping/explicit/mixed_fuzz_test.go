@@ -304,7 +304,7 @@ func (z *mixedFuzz) park() {
 	z.step = "park"
 	z.f.Release(true)
 	for deadline := time.Now().Add(10 * time.Second); z.table.Count() > 0; {
-		z.table.GiveUpIdle(1) // in vain while the janitor looks at the file
+		z.table.CloseIdle(1) // in vain while the janitor looks at the file
 		if time.Now().After(deadline) {
 			z.t.Fatal("the file stays open after the last was given up")
 		}

@@ -37,7 +37,7 @@ type Mapping struct {
 	faults atomic.Uint64
 
 	// See the package comment for the order of these locks. use is held shared
-	// by whoever uses the mapping's memory, and exclusively to take pages of it
+	// while the mapping's memory is used, and exclusively to take pages of it
 	// away or to protect them.
 	use    sync.RWMutex
 	gone   atomic.Bool // nothing of it is left; changes under use only

@@ -51,7 +51,7 @@ func (k *Sources) UsesCachestat() bool { return k.cachestat }
 // UseMincore goes by mincore(2), as where there is no cachestat(2).
 func (k *Sources) UseMincore() { k.cachestat = false }
 
-// Close gives up the files that the sources are read from.
+// Close closes the files that the sources are read from.
 func (k *Sources) Close() {
 	for _, f := range []*os.File{k.pagemap, k.kpageflags} {
 		if f != nil {
