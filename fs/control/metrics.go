@@ -8,24 +8,19 @@ import (
 	"github.com/prometheus/common/expfmt"
 )
 
-// metrics are the counters of a session in the form of Prometheus.
-type metrics struct {
-	registry *prometheus.Registry
-}
-
 // newMetrics registers what can be counted of a session. The values are read
 // when somebody asks.
-func newMetrics(t *Tree) *metrics {
+func newMetrics(t *Tree) *prometheus.Registry {
 	s := t.s
-	m := &metrics{registry: prometheus.NewRegistry()}
+	m := prometheus.NewRegistry()
 	labels := prometheus.Labels{"mountpoint": s.Options().Mountpoint}
 	counter := func(name, help string, value func() uint64) {
-		m.registry.MustRegister(prometheus.NewCounterFunc(
+		m.MustRegister(prometheus.NewCounterFunc(
 			prometheus.CounterOpts{Namespace: "mapfs", Name: name, Help: help, ConstLabels: labels},
 			func() float64 { return float64(value()) }))
 	}
 	gauge := func(name, help string, value func() float64) {
-		m.registry.MustRegister(prometheus.NewGaugeFunc(
+		m.MustRegister(prometheus.NewGaugeFunc(
 			prometheus.GaugeOpts{Namespace: "mapfs", Name: name, Help: help, ConstLabels: labels}, value))
 	}
 	counter("requests_total", "Requests of the kernel.", func() uint64 { return s.Conn().Requests() })
@@ -50,7 +45,7 @@ func newMetrics(t *Tree) *metrics {
 
 // writeMetrics writes the metrics in Prometheus' text format.
 func (t *Tree) writeMetrics(b *strings.Builder, _ *node, _ *fuse.Header) error {
-	families, err := t.metrics.registry.Gather()
+	families, err := t.metrics.Gather()
 	if err != nil {
 		return err
 	}

@@ -41,8 +41,8 @@ type nodes struct {
 }
 
 // init makes the table, and a tree that nobody has looked at.
-func (t *nodes) init() {
-	t.table = entries()
+func (t *nodes) init(table []*entry) {
+	t.table = table
 	t.root, t.file = t.find(nowhere, string(rootDir)), t.find(mirrorDir, string(fileDir))
 	t.mirror, t.mapping = t.find(mirrorDir, string(mirrorDir)), t.find(mappingsDir, string(mappingDir))
 	t.byID = make(map[fuse.NodeID]*node)
