@@ -91,36 +91,8 @@ var openFor = []string{"ro", "rw"}
 
 // runMmap makes an explicit mapping and answers with its address.
 func (t *Tree) runMmap(_ *ctlHandle, c *command) (string, error) {
-	r := explicit.Request{Name: c.args["name"]}
-	var err error
-	_, protGiven := c.args["prot"]
-	if protGiven {
-		if r.Prot, err = c.prot(); err != nil {
-			return "", err
-		}
-	}
-	if r.Flags, err = c.mmapFlags(); err != nil {
-		return "", err
-	}
-	access, accessGiven := c.args["open"]
-	if accessGiven && !slices.Contains(openFor, access) {
-		return "", invalid("mmap: open=%s is none of %s", abbreviate(access), strings.Join(openFor, ", "))
-	}
-	if err := c.require("name", "file"); err != nil {
-		return "", err
-	}
-	if err := fs.CheckName(r.Name); err != nil {
-		return "", &refusal{wire.ErrnoOf(err), fmt.Sprintf("mmap: name=%s is no name of a directory entry of 1 to %d bytes", abbreviate(r.Name), unix.NAME_MAX)}
-	}
-	if r.Addr, err = c.address(); err != nil {
-		return "", err
-	}
-	_, addrGiven := c.args["addr"]
-	if r.Flags&(unix.MAP_FIXED|unix.MAP_FIXED_NOREPLACE) != 0 && !addrGiven {
-		return "", invalid("mmap: flags=%s needs addr=", abbreviate(c.args["flags"]))
-	}
-	var length int64
-	if r.Offset, length, err = c.span(); err != nil {
+	r, err := c.mmapRequest()
+	if err != nil {
 		return "", err
 	}
 	if err := t.s.AdmitDescriptor(); err != nil {
@@ -135,33 +107,77 @@ func (t *Tree) runMmap(_ *ctlHandle, c *command) (string, error) {
 		return "", &refusal{wire.ErrnoOf(err), fmt.Sprintf("mmap: file=%s: %s", abbreviate(c.args["file"]), why)}
 	}
 	defer f.Release(true)
+	access := c.args["open"]
 	fd, writable, err := t.openAgain(f, access)
 	if err != nil {
 		return "", &refusal{wire.ErrnoOf(err), fmt.Sprintf("mmap: file=%s cannot be opened for open=%s: %s", abbreviate(c.args["file"]), access, plainText(err))}
 	}
 	defer unix.Close(fd)
-	if !protGiven {
+	if err := c.fromFile(&r, fd, writable); err != nil {
+		return "", err
+	}
+	m, err := t.arena.Mmap(f, fd, r)
+	if err != nil {
+		return "", c.explainMapping(err, r.Prot)
+	}
+	return strconv.FormatUint(uint64(m.Start()), 16), nil
+}
+
+// mmapRequest returns what mmap's arguments say by themselves. A length that is not given
+// is 0.
+func (c *command) mmapRequest() (r explicit.Request, err error) {
+	r.Name = c.args["name"]
+	if _, given := c.args["prot"]; given {
+		if r.Prot, err = c.prot(); err != nil {
+			return r, err
+		}
+	}
+	if r.Flags, err = c.mmapFlags(); err != nil {
+		return r, err
+	}
+	if access, given := c.args["open"]; given && !slices.Contains(openFor, access) {
+		return r, invalid("mmap: open=%s is none of %s", abbreviate(access), strings.Join(openFor, ", "))
+	}
+	if err := c.require("name", "file"); err != nil {
+		return r, err
+	}
+	if err := fs.CheckName(r.Name); err != nil {
+		return r, &refusal{wire.ErrnoOf(err), fmt.Sprintf("mmap: name=%s is no name of a directory entry of 1 to %d bytes", abbreviate(r.Name), unix.NAME_MAX)}
+	}
+	if r.Addr, err = c.address(); err != nil {
+		return r, err
+	}
+	if _, given := c.args["addr"]; r.Flags&(unix.MAP_FIXED|unix.MAP_FIXED_NOREPLACE) != 0 && !given {
+		return r, invalid("mmap: flags=%s needs addr=", abbreviate(c.args["flags"]))
+	}
+	var length int64
+	r.Offset, length, err = c.span()
+	r.Length = uint64(length)
+	return r, err
+}
+
+// fromFile fills in what is not given and follows from the file: the protection that the
+// descriptor allows, and the length up to its end.
+func (c *command) fromFile(r *explicit.Request, fd int, writable bool) error {
+	if _, given := c.args["prot"]; !given {
 		r.Prot = unix.PROT_READ
 		if writable {
 			r.Prot |= unix.PROT_WRITE
 		}
 	}
 	r.Writable = writable
-	if length == 0 {
-		var st unix.Stat_t
-		if err := unix.Fstat(fd, &st); err != nil {
-			return "", err
-		}
-		if length = st.Size - r.Offset; length <= 0 {
-			return "", invalid("mmap: the file has %d bytes and none at offset=%d; give a length", st.Size, r.Offset)
-		}
+	if r.Length > 0 {
+		return nil
 	}
-	r.Length = uint64(length)
-	m, err := t.arena.Mmap(f, fd, r)
-	if err != nil {
-		return "", c.explainMapping(err, r.Prot)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
 	}
-	return strconv.FormatUint(uint64(m.Start()), 16), nil
+	if st.Size <= r.Offset {
+		return invalid("mmap: the file has %d bytes and none at offset=%d; give a length", st.Size, r.Offset)
+	}
+	r.Length = uint64(st.Size - r.Offset)
+	return nil
 }
 
 // openPath returns a regular file of the mount by its path from the mount's root,
