@@ -44,7 +44,7 @@ type direntsBuffer [32 << 10]byte
 // memory that was never touched is dear.
 var direntsBuffers = sync.Pool{New: func() any { return new(direntsBuffer) }}
 
-// release gives the buffer back. d.mu must be held, or d be out of everybody's reach.
+// release gives the buffer back. d.mu must be held.
 func (d *dirHandle) release() {
 	if d.buf != nil {
 		direntsBuffers.Put(d.buf)
@@ -56,6 +56,10 @@ func (d *dirHandle) release() {
 // close closes what d holds.
 func (d *dirHandle) close() {
 	unix.Close(d.fd)
+	// Nobody reads it any more, but only the kernel knows the order of the last reply
+	// and this.
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.release()
 }
 
