@@ -349,6 +349,29 @@ func TestReaddirCookies(t *testing.T) {
 	}
 }
 
+// TestDirHandleClosedElsewhere: who closes a directory need not be who has read it last.
+// That the one comes after the other is seen by the kernel alone, so the race detector
+// has to find a lock.
+func TestDirHandleClosedElsewhere(t *testing.T) {
+	s := unmounted(t)
+	out, err := s.openDir(s.Root(), &fuse.Header{}, true, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var reader sync.WaitGroup
+	reader.Go(func() {
+		d := s.handles.get(fuse.HandleID(out.Fh)).dir
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if _, err := d.read(make([]byte, 0, 4096), 0, &s.devices); err != nil {
+			t.Error(err)
+		}
+	})
+	time.Sleep(50 * time.Millisecond) // a wait for the reader would be such a lock
+	s.closeHandle(fuse.HandleID(out.Fh)).close()
+	reader.Wait()
+}
+
 // decodeDirents takes struct fuse_dirents apart.
 func decodeDirents(t *testing.T, b []byte) (names []string, next int64) {
 	t.Helper()
