@@ -25,7 +25,7 @@ func TestArrows(t *testing.T) {
 		"mapfs/mapping/paging":    nil,
 		"mapfs/mapping/share":     nil,
 		"mapfs/mapping/guard":     mapping("paging"),
-		"mapfs/mapping/sys":       mapping("guard"),
+		"mapfs/mapping/sys":       mapping("guard", "paging"),
 		"mapfs/mapping/pagestate": mapping("paging", "guard", "sys"),
 		"mapfs/mapping/dirty":     mapping("paging", "pagestate"),
 		"mapfs/mapping":           mapping("paging", "share", "guard", "sys", "pagestate", "dirty"),
@@ -33,8 +33,8 @@ func TestArrows(t *testing.T) {
 
 		"mapfs/fs/mountpoint": nil,
 		"mapfs/fs/wire":       {"mapfs/fs/mountpoint", "mapfs/mapping/share", fuse},
-		"mapfs/fs":            {"mapfs/fs/wire", "mapfs/fs/mountpoint", "mapfs/mapping", "mapfs/mapping/share", fuse},
-		"mapfs/fs/control": append(mapping("paging", "pagestate", "dirty", "share", "explicit"),
+		"mapfs/fs":            {"mapfs/fs/wire", "mapfs/fs/mountpoint", "mapfs/mapping", "mapfs/mapping/share", "mapfs/mapping/sys", fuse},
+		"mapfs/fs/control": append(mapping("paging", "pagestate", "dirty", "share", "sys", "explicit"),
 			"mapfs/fs", "mapfs/fs/wire", "mapfs/mapping", fuse),
 
 		"mapfs/client":            mapping("paging"),

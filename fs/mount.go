@@ -12,6 +12,7 @@ import (
 	"mapfs/fs/mountpoint"
 	"mapfs/fs/wire"
 	"mapfs/mapping"
+	"mapfs/mapping/sys"
 )
 
 // Mount mounts opts.Backing on opts.Mountpoint. When it returns the mount is in
@@ -68,7 +69,7 @@ func (s *Session) openRoot() error {
 		unix.Close(fd)
 		return &os.PathError{Op: "stat", Path: s.opts.Backing, Err: err}
 	}
-	s.limits = limitsOf(descriptorLimit(), mapping.FreeAddressSpace())
+	s.limits = limitsOf(descriptorLimit(), sys.FreeAddressSpace())
 	s.admission = newAdmission(s.limits, s.opts.AllowOther)
 	s.dirs.max, s.nodes.maxRemoved = s.limits.dirs, s.limits.removed
 	s.dirs.dirs = make(map[fuse.NodeID]*dirFD)

@@ -44,9 +44,9 @@ const atimeDay = 24 * time.Hour
 // atimeIs takes over what stat(2) says of the inode.
 func (f *File) atimeIs(st *unix.Stat_t) {
 	fresh := true
-	if !f.keepsATime {
+	if !f.KeepsATime {
 		atime := unix.TimespecToNsec(st.Atim)
-		fresh = !f.strictATime && atime > unix.TimespecToNsec(st.Mtim) && atime > unix.TimespecToNsec(st.Ctim) &&
+		fresh = !f.StrictATime && atime > unix.TimespecToNsec(st.Mtim) && atime > unix.TimespecToNsec(st.Ctim) &&
 			time.Now().UnixNano()-atime < int64(atimeDay)
 	}
 	if f.atime.fresh.Load() != fresh {
@@ -65,7 +65,7 @@ func (f *File) changes() {
 
 // stale notes that the next read counts.
 func (f *File) stale() {
-	if f.atime.fresh.Load() && !f.keepsATime {
+	if f.atime.fresh.Load() && !f.KeepsATime {
 		f.atime.fresh.Store(false)
 	}
 }
@@ -97,7 +97,7 @@ func (f *File) beforeRead(quiet bool) {
 		if f.copies != nil {
 			f.atime.shown.Store(time.Now().UnixNano())
 		}
-		if !f.strictATime {
+		if !f.StrictATime {
 			f.atime.fresh.Store(true) // by the pread that follows
 		}
 	}

@@ -55,7 +55,7 @@ func (f *File) presentCopiesLocked(mem []byte, g paging.Range) bool {
 	if file.Empty() {
 		return true
 	}
-	if f.fillsHoles && !guard.Resident(mem[paging.PageDown(file.Off):file.End]) {
+	if f.FillsHoles && !guard.Resident(mem[paging.PageDown(file.Off):file.End]) {
 		return false
 	}
 	var st unix.Stat_t

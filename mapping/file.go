@@ -43,7 +43,7 @@ type File struct {
 	heldMode Mode
 	ringAt   *list.Element // the place among the mapped files, if mapped
 
-	traits // of the filesystem
+	sys.Traits // of the filesystem
 
 	// mayWrite mirrors mayWriteLocked for those who hold table.mu.
 	mayWrite atomic.Bool

@@ -53,7 +53,7 @@ func (h *holePages) in(g paging.Range) (pages []int64) {
 // faulted, and reports whether it did: then the store is worth another try. f.mu must be
 // held.
 func (f *File) fillHolesLocked(g paging.Range) (filled bool) {
-	if !f.fillsHoles || f.copies == nil {
+	if !f.FillsHoles || f.copies == nil {
 		return false
 	}
 	c := f.copies
@@ -149,7 +149,7 @@ func (f *File) piecesLocked(length int64) (pieces []paging.Range) {
 // room for a hole of it on a filesystem in memory (ENOSPC). f.mu must be held.
 func (f *File) whyFaulted(g paging.Range) syscall.Errno {
 	g = paging.Range{Off: paging.PageDown(g.Off), End: g.End}.Intersect(paging.Range{Off: 0, End: f.copies.fileEnd})
-	for at := g.Off; f.fillsHoles && at < g.End; at += paging.PageSize {
+	for at := g.Off; f.FillsHoles && at < g.End; at += paging.PageSize {
 		if page := (paging.Range{Off: at, End: at + paging.PageSize}); !f.record.All(page, dirty.Copied) && f.isHole(page) {
 			return syscall.ENOSPC
 		}

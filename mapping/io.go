@@ -102,7 +102,7 @@ func (f *File) presentLocked(mem []byte, g paging.Range, known bool) bool {
 		}
 		return true
 	}
-	if !loaded && f.fillsHoles && !guard.Resident(mem[paging.PageDown(g.Off):g.End]) {
+	if !loaded && f.FillsHoles && !guard.Resident(mem[paging.PageDown(g.Off):g.End]) {
 		return false
 	}
 	if known {

@@ -165,7 +165,7 @@ func (f *File) ReadMemory(p []byte, off int64) (int, error) {
 	if f.copies != nil {
 		present = present && f.presentCopiesLocked(mem, g)
 	} else {
-		present = present && (!f.fillsHoles || guard.Resident(mem[paging.PageDown(g.Off):g.End]))
+		present = present && (!f.FillsHoles || guard.Resident(mem[paging.PageDown(g.Off):g.End]))
 	}
 	if present {
 		fault := guard.Load(p, mem[g.Off:g.End])

@@ -92,11 +92,11 @@ type Table struct {
 	mu     sync.Mutex
 	files  map[ID]*File
 	parked map[ID]*parkedFile
-	traits map[uint64]traits // by device
-	idle   list.List         // of *File that nobody uses, the longest idle first
-	kept   list.List         // the same, of those that are not simply closed
-	ring   list.List         // of *File that have a mapping, in the order of the clock's hand
-	held   list.List         // of *File with something in memory only, the longest so first
+	traits map[uint64]sys.Traits // by device
+	idle   list.List             // of *File that nobody uses, the longest idle first
+	kept   list.List             // the same, of those that are not simply closed
+	ring   list.List             // of *File that have a mapping, in the order of the clock's hand
+	held   list.List             // of *File with something in memory only, the longest so first
 	closed bool
 	// wake starts the janitor when the first file becomes idle.
 	wake chan struct{}
@@ -116,7 +116,7 @@ func NewTable(cfg Config) *Table {
 		noATime:     cfg.NoATime,
 		files:       make(map[ID]*File),
 		parked:      make(map[ID]*parkedFile),
-		traits:      make(map[uint64]traits),
+		traits:      make(map[uint64]sys.Traits),
 		wake:        make(chan struct{}, 1),
 		done:        make(chan struct{}),
 	}
@@ -140,7 +140,7 @@ func NewTable(cfg Config) *Table {
 	t.lazy.Store(cfg.MapLazily)
 	t.probeVMWrite()
 	if t.maxMapped <= 0 {
-		t.maxMapped = FreeAddressSpace() / 2
+		t.maxMapped = sys.FreeAddressSpace() / 2
 	}
 	go t.janitor()
 	return t
@@ -243,7 +243,7 @@ func (t *Table) Open(fd int, st *unix.Stat_t, readable, writable bool) (*File, e
 // have yet. t.mu must be held.
 func (t *Table) newFileLocked(fd int, st *unix.Stat_t, readable, writable bool) *File {
 	f := &File{table: t, sys: t.sys, id: IDOf(st), owner: st.Uid, fd: fd, readable: readable, writable: writable, refs: 1}
-	f.traits = t.traitsLocked(st.Dev, fd)
+	f.Traits = t.traitsLocked(st.Dev, fd)
 	f.atimeIs(st)
 	f.mayWrite.Store(writable)
 	f.size.Store(st.Size)
@@ -280,10 +280,10 @@ func (t *Table) OpenFile(name string, flag int, perm os.FileMode) (*File, error)
 
 // traitsLocked is traitsOf fd, which is on dev, asked once for each device. t.mu must
 // be held.
-func (t *Table) traitsLocked(dev uint64, fd int) traits {
+func (t *Table) traitsLocked(dev uint64, fd int) sys.Traits {
 	is, known := t.traits[dev]
 	if !known {
-		is = traitsOf(fd)
+		is = sys.TraitsOf(fd)
 		t.traits[dev] = is
 	}
 	return is

@@ -20,7 +20,7 @@ import (
 	"mapfs/fs/control"
 	"mapfs/fs/mountpoint"
 	"mapfs/fs/wire"
-	"mapfs/mapping"
+	"mapfs/mapping/sys"
 )
 
 // session is a mount that is being served: *fs.Session.
@@ -113,7 +113,7 @@ func leaveRoomForWorkers() { runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + wire.Spa
 // it grows by 64 MiB of that at a time, and the process ends if it cannot.
 func fitAddressSpace() {
 	const heap = 48 << 20
-	if free := mapping.FreeAddressSpace(); free < 4<<30 {
+	if free := sys.FreeAddressSpace(); free < 4<<30 {
 		debug.SetMemoryLimit(max(heap, free/4))
 	}
 }

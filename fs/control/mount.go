@@ -9,10 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mapfs/fs"
-	"mapfs/mapping"
 	"mapfs/mapping/explicit"
 	"mapfs/mapping/pagestate"
 	"mapfs/mapping/share"
+	"mapfs/mapping/sys"
 )
 
 // Session is a mount with a control tree.
@@ -63,7 +63,7 @@ func (t *Tree) Attach(s *fs.Session, backing int) error {
 	}
 	t.s, t.changed = s, s.Changed
 	t.uid, t.gid = s.Owner()
-	space := mapping.FreeAddressSpace()
+	space := sys.FreeAddressSpace()
 	most := int64(maxTexts)
 	if space < fs.TightSpace {
 		most = maxTightTexts

@@ -78,7 +78,7 @@ func newArenaTest(t testing.TB, dir string, pages int) *arenaTest {
 // the test.
 func newTestArena(t testing.TB) *Arena {
 	t.Helper()
-	a := NewArena(slog.Default(), mapping.FreeAddressSpace()/4)
+	a := NewArena(slog.Default(), sys.FreeAddressSpace()/4)
 	t.Cleanup(func() {
 		a.Close()
 		if n, length := a.Size(); n != 0 || length != 0 {

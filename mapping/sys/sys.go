@@ -1,5 +1,5 @@
 // Package sys has the system calls of the engine as values, so that a test can make one
-// fail.
+// fail, and what the engine asks the system about itself and about filesystems.
 package sys
 
 import (

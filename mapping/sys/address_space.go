@@ -1,4 +1,4 @@
-package mapping
+package sys
 
 import (
 	"math"
