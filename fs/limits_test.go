@@ -5,6 +5,7 @@ import (
 	"os"
 	"syscall"
 	"testing"
+	"time"
 
 	"bazil.org/fuse"
 	"golang.org/x/sys/unix"
@@ -143,21 +144,7 @@ func TestChanged(t *testing.T) {
 func TestRemovedAreBounded(t *testing.T) {
 	s := unmounted(t)
 	s.nodes.maxRemoved = 3
-	remove := func(name string) {
-		p, err := s.entry(fuse.RootID, name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer s.leave(p)
-		v, err := s.victim(p, link{fuse.RootID, name})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := unix.Unlinkat(p.dir.fd, name, 0); err != nil {
-			t.Fatal(err)
-		}
-		s.removed(v)
-	}
+	remove := func(name string) { removeTest(t, s, name) }
 	reachable := func(n *Node) bool {
 		var st unix.Stat_t
 		return s.stat(n, &st) == nil
@@ -209,4 +196,63 @@ func TestRemovedAreBounded(t *testing.T) {
 		t.Error("it cannot be reached after its last handle")
 	}
 	s.forget(n.id, 1)
+}
+
+// removeTest removes a name of the root, as a request does.
+func removeTest(t *testing.T, s *Session, name string) {
+	t.Helper()
+	p, err := s.entry(fuse.RootID, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.leave(p)
+	v, err := s.victim(p, link{fuse.RootID, name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Unlinkat(p.dir.fd, name, 0); err != nil {
+		t.Fatal(err)
+	}
+	s.removed(v)
+}
+
+// TestAwaitForgets: a request that finds no space waits until the kernel has forgotten a
+// file that was removed just now, and no longer than that, whoever holds others.
+func TestAwaitForgets(t *testing.T) {
+	s := unmounted(t)
+	var nodes []*Node
+	for _, name := range []string{"held", "removed"} {
+		if err := os.WriteFile(s.backing(name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		nodes = append(nodes, lookTest(t, s, name))
+		removeTest(t, s, name)
+	}
+	forgotten := make(chan struct{})
+	go func() {
+		time.Sleep(forgetWait / 5)
+		s.forget(nodes[1].id, 1)
+		close(forgotten)
+	}()
+	start := time.Now()
+	s.awaitForgets()
+	if d := time.Since(start); s.forgotten.Load() == 0 && d < forgetWait {
+		t.Errorf("it waits for %v, and no file is forgotten", d)
+	}
+	<-forgotten
+	start = time.Now()
+	s.awaitForgets() // in vain: somebody holds the other one
+	if d := time.Since(start); d < forgetWait || d > 10*forgetWait {
+		t.Errorf("it waits for %v, want %v", d, forgetWait)
+	}
+	s.forget(nodes[0].id, 1)
+	quick := false // a machine can be busy for a while
+	for range 5 {
+		start = time.Now()
+		s.awaitForgets()
+		quick = quick || time.Since(start) < forgetWait
+	}
+	if !quick {
+		t.Error("it waits though nothing is removed")
+	}
 }

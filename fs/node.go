@@ -183,14 +183,17 @@ func (n *Node) copyLast() (int, error) {
 	return fd, os.NewSyscallError("fcntl", err)
 }
 
-// forgotten closes what n holds after the kernel has forgotten it.
-func (n *Node) forgotten() {
+// forgotten closes what n holds after the kernel has forgotten it, and reports whether
+// that was an inode without a name.
+func (n *Node) forgotten() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.rare != nil && n.rare.last >= 0 {
-		unix.Close(n.rare.last)
-		n.rare.last = -1
+	if n.rare == nil || n.rare.last < 0 {
+		return false
 	}
+	unix.Close(n.rare.last)
+	n.rare.last = -1
+	return true
 }
 
 // openFile returns the file if n is open.
@@ -308,6 +311,13 @@ func (t *nodeTable) forget(id fuse.NodeID, count uint64) *Node {
 		delete(t.removedAt, n.id)
 	}
 	return n
+}
+
+// holding returns how many nodes hold on to an inode without a name.
+func (t *nodeTable) holding() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.removed.Len()
 }
 
 // close closes what the nodes hold that the kernel did not forget one by one: an

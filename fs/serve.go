@@ -3,6 +3,7 @@ package fs
 import (
 	"errors"
 	"syscall"
+	"time"
 
 	"bazil.org/fuse"
 	"golang.org/x/sys/unix"
@@ -21,6 +22,49 @@ func (s *Session) Serve() error {
 
 // Handle is [wire.Handler]'s.
 func (s *Session) Handle(w *wire.Worker, request fuse.Request) error {
+	err := s.handle(w, request)
+	if errors.Is(err, syscall.ENOSPC) && takesSpace(request) {
+		w.WillWait()
+		s.awaitForgets()
+		err = s.handle(w, request) // nothing was done yet
+	}
+	return err
+}
+
+// takesSpace reports whether a request that fails for want of space has done nothing, and
+// can be tried again. That is not so of fsync(2), which tells of an error once.
+func takesSpace(request fuse.Request) bool {
+	switch request.(type) {
+	case *fuse.WriteRequest, *fuse.CreateRequest, *fuse.MkdirRequest, *fuse.MknodRequest, *fuse.SymlinkRequest,
+		*fuse.LinkRequest, *fuse.FAllocateRequest, *fuse.SetxattrRequest:
+		return request.Hdr().Node&SubtreeNode == 0
+	}
+	return false
+}
+
+// A removed file's space is free when the kernel has forgotten the file. It says so just
+// after the removal, and perhaps to another worker than the one that gets the next
+// request. forgetWait is how long a request that finds no space waits for that, and
+// forgetTick how often it looks.
+const (
+	forgetWait = 50 * time.Millisecond
+	forgetTick = time.Millisecond
+)
+
+// awaitForgets waits a moment, and longer while the kernel knows removed files, until it
+// has forgotten one.
+func (s *Session) awaitForgets() {
+	before := s.forgotten.Load()
+	for end := time.Now().Add(forgetWait); ; {
+		time.Sleep(forgetTick)
+		if s.nodes.holding() == 0 || s.forgotten.Load() != before || time.Now().After(end) {
+			return
+		}
+	}
+}
+
+// handle does what one request asks for.
+func (s *Session) handle(w *wire.Worker, request fuse.Request) error {
 	if request.Hdr().Node&SubtreeNode != 0 {
 		if r, ok := request.(*fuse.ForgetRequest); ok {
 			s.forget(r.Node, r.N)
@@ -115,7 +159,9 @@ func (s *Session) forget(id fuse.NodeID, count uint64) {
 	if n == nil {
 		return
 	}
-	n.forgotten()
+	if n.forgotten() {
+		s.forgotten.Add(1)
+	}
 	s.dirs.forget(id)
 	if n.kind == modeRegular {
 		s.files.Forget(n.key, false)

@@ -33,6 +33,8 @@ type Session struct {
 	// nodes. A search that finds a node at none of its names waits for that.
 	renameMu sync.RWMutex
 
+	// forgotten counts the removed files that the kernel has forgotten.
+	forgotten atomic.Uint64
 	// slowSync says that the last fsync of a client took long.
 	slowSync atomic.Bool
 	flusher  sync.WaitGroup
