@@ -41,7 +41,8 @@ func TestArrows(t *testing.T) {
 		"mapfs/docs/lab":          nil,
 		"mapfs/cmd/mapfs/display": nil,
 		"mapfs/cmd/mapfs/picture": {"mapfs/cmd/mapfs/display"},
-		"mapfs/cmd/mapfs": {"mapfs/cmd/mapfs/display", "mapfs/cmd/mapfs/picture", "mapfs/fs", "mapfs/fs/wire", "mapfs/fs/control", "mapfs/fs/mountpoint",
+		"mapfs/cmd/mapfs/ctltree": nil,
+		"mapfs/cmd/mapfs": {"mapfs/cmd/mapfs/display", "mapfs/cmd/mapfs/picture", "mapfs/cmd/mapfs/ctltree", "mapfs/fs", "mapfs/fs/wire", "mapfs/fs/control", "mapfs/fs/mountpoint",
 			"mapfs/mapping", "mapfs/mapping/paging", "mapfs/mapping/sys", "mapfs/client", "mapfs/docs/lab"},
 	}
 	seen := 0

@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"mapfs/cmd/mapfs/ctltree"
 )
 
 func newCtlCommand(sys system) *cobra.Command {
@@ -89,7 +91,7 @@ func (e commandError) Unwrap() error { return e.errno }
 // realCommand writes to a ctl by one write(2), whose errno is the answer, and
 // reads the result or the error's sentence. It takes as long as the command.
 func realCommand(ctl, text string) (string, error) {
-	file, err := within(answerLimit, ctl, func() (*os.File, error) { return os.OpenFile(ctl, os.O_RDWR, 0) })
+	file, err := ctltree.Within(ctltree.Limit, ctl, func() (*os.File, error) { return os.OpenFile(ctl, os.O_RDWR, 0) })
 	if err != nil {
 		return "", err
 	}
@@ -132,9 +134,9 @@ func (t target) explain(err error) error {
 func (t target) String() string {
 	switch t.kind {
 	case targetFile:
-		return quotePath(filepath.Join(t.mountpoint, t.name))
+		return ctltree.QuotePath(filepath.Join(t.mountpoint, t.name))
 	case targetMapping:
-		return quotePath(t.dir)
+		return ctltree.QuotePath(t.dir)
 	}
-	return quotePath(t.mountpoint)
+	return ctltree.QuotePath(t.mountpoint)
 }

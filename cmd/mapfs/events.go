@@ -13,6 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"mapfs/cmd/mapfs/ctltree"
 )
 
 func newEventsCommand(sys system) *cobra.Command {
@@ -59,7 +61,7 @@ func parseEvent(line string) (event, bool) {
 	if len(columns) < 4 {
 		return event{}, false
 	}
-	path, rest, ok := cutPath(columns[3])
+	path, rest, ok := ctltree.CutPath(columns[3])
 	return event{columns[0], columns[1], columns[2], path, rest}, ok
 }
 
@@ -76,7 +78,7 @@ func (t target) wants(line string) bool {
 // followEvents prints events as they come. It has no limit of time, and Ctrl-C
 // ends the process as it ends tail -f.
 func followEvents(t target, out io.Writer) error {
-	file, err := within(answerLimit, t.control, func() (*os.File, error) {
+	file, err := ctltree.Within(ctltree.Limit, t.control, func() (*os.File, error) {
 		return os.Open(filepath.Join(t.control, "events"))
 	})
 	if err != nil {
@@ -93,7 +95,7 @@ const everything = math.MaxInt64
 // many bytes of them, and does not wait for more.
 func recentEvents(t target, most int64, show func(line string) error) error {
 	path := filepath.Join(t.control, "events")
-	file, err := within(answerLimit, path, func() (unwaiting, error) {
+	file, err := ctltree.Within(ctltree.Limit, path, func() (unwaiting, error) {
 		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return 0, &os.PathError{Op: "open", Path: path, Err: err}
@@ -103,7 +105,7 @@ func recentEvents(t target, most int64, show func(line string) error) error {
 	if err != nil {
 		return err
 	}
-	events := controlFile{file, path}
+	events := ctltree.Of(file, path)
 	defer events.Close()
 	want := t.wants
 	if cut, err := file.skip(most); err != nil {
@@ -116,7 +118,7 @@ func recentEvents(t target, most int64, show func(line string) error) error {
 			return whole && t.wants(line)
 		}
 	}
-	return eachLine(&events, want, show)
+	return eachLine(events, want, show)
 }
 
 // unwaiting is a descriptor that ends where others wait. An os.File would wait

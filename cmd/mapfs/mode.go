@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"mapfs/cmd/mapfs/ctltree"
 )
 
 // modes are what a file's mode can be.
@@ -54,7 +56,7 @@ staged file. A file keeps its mode until the mount ends.`,
 				_, err = t.command(sys, "mode "+args[1])
 				return err
 			}
-			status, err := readStats(t.path("status"))
+			status, err := ctltree.ReadStatus(t.path("status"))
 			if err != nil {
 				return t.explain(err)
 			}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"mapfs/cmd/mapfs/ctltree"
 	"mapfs/cmd/mapfs/display"
 	"mapfs/cmd/mapfs/picture"
 )
@@ -61,7 +62,7 @@ func printPages(t target, w io.Writer, screen display.Screen, asJSON bool) error
 	if err != nil {
 		return err
 	}
-	pages, err := openControl(t.path("pages"))
+	pages, err := ctltree.Open(t.path("pages"))
 	if err != nil {
 		return t.explain(err)
 	}
@@ -86,20 +87,20 @@ func readPageView(t target) (pageView, error) {
 	if err != nil {
 		return pageView{}, err
 	}
-	status, err := readStats(t.path("status"))
+	status, err := ctltree.ReadStatus(t.path("status"))
 	if err != nil {
 		return pageView{}, t.explain(err)
 	}
 	return newPageView(t, pageSize, status), nil
 }
 
-func newPageView(t target, pageSize int64, status stats) pageView {
+func newPageView(t target, pageSize int64, status ctltree.Status) pageView {
 	v := pageView{
-		name: status["path"], mode: status["mode"], size: status.number("size"),
-		pageSize: pageSize, unsyncedBytes: status.number("unsynced_bytes"),
+		name: status["path"], mode: status["mode"], size: status.Number("size"),
+		pageSize: pageSize, unsyncedBytes: status.Number("unsynced_bytes"),
 	}
 	if t.kind == targetMapping {
-		v.name, v.mode, v.size = t.name, status["flags"], status.number("length")
+		v.name, v.mode, v.size = t.name, status["flags"], status.Number("length")
 	}
 	return v
 }

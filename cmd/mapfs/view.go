@@ -5,24 +5,20 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"mapfs/cmd/mapfs/ctltree"
 )
 
 // The viewers (status, maps, events, pages, msync, ctl, watch) know a mount by
 // its control tree alone, as any shell script could. What the files in the tree
 // hold is described in mapfs-control(5).
-
-// answerLimit is how long a mount may take for one answer. That of a daemon
-// that is stuck never comes.
-const answerLimit = 10 * time.Second
 
 // targetKind is what a viewer is asked about.
 type targetKind int
@@ -56,7 +52,7 @@ func findTarget(sys system, path string) (target, error) {
 	if err != nil {
 		return target{}, err
 	}
-	return within(answerLimit, path, func() (target, error) {
+	return ctltree.Within(ctltree.Limit, path, func() (target, error) {
 		return locate(sys, mountpoints, path)
 	})
 }
@@ -73,7 +69,7 @@ func locate(sys system, mountpoints []string, path string) (target, error) {
 	}
 	mountpoint, inside, found := longestPrefix(mountpoints, resolved)
 	if !found {
-		return target{}, fmt.Errorf("%s %w", quotePath(path), errNoMapfs)
+		return target{}, fmt.Errorf("%s %w", ctltree.QuotePath(path), errNoMapfs)
 	}
 	info, err := os.Stat(resolved)
 	if err != nil {
@@ -83,14 +79,14 @@ func locate(sys system, mountpoints []string, path string) (target, error) {
 		return target{}, explainLookup(path, err)
 	} else if !same {
 		// Something else is mounted in the mapfs, and path is in that.
-		return target{}, fmt.Errorf("%s %w", quotePath(path), errNoMapfs)
+		return target{}, fmt.Errorf("%s %w", ctltree.QuotePath(path), errNoMapfs)
 	}
 	name, err := sys.controlName(mountpoint)
 	switch {
 	case errors.Is(err, errNoMapfs):
-		return target{}, fmt.Errorf("%s %w", quotePath(path), errNoMapfs)
+		return target{}, fmt.Errorf("%s %w", ctltree.QuotePath(path), errNoMapfs)
 	case errors.Is(err, syscall.ENODATA), errors.Is(err, syscall.EOPNOTSUPP):
-		return target{}, fmt.Errorf("%s: the mount on %s has no control tree (-o control=none)", quotePath(path), quotePath(mountpoint))
+		return target{}, fmt.Errorf("%s: the mount on %s has no control tree (-o control=none)", ctltree.QuotePath(path), ctltree.QuotePath(mountpoint))
 	case err != nil:
 		return target{}, explainLookup(path, err)
 	}
@@ -104,7 +100,7 @@ func locate(sys system, mountpoints []string, path string) (target, error) {
 	case info.Mode().IsRegular():
 		t.locateFile(inside)
 	default:
-		return target{}, fmt.Errorf("%s is neither a regular file nor a directory", quotePath(path))
+		return target{}, fmt.Errorf("%s is neither a regular file nor a directory", ctltree.QuotePath(path))
 	}
 	return t, nil
 }
@@ -163,14 +159,14 @@ func sameFilesystem(info os.FileInfo, mountpoint string) (bool, error) {
 
 // explainLookup says why path cannot be looked at.
 func explainLookup(path string, err error) error {
-	path = quotePath(path)
+	path = ctltree.QuotePath(path)
 	var errno syscall.Errno
 	switch {
 	case errors.Is(err, syscall.ENOTCONN), errors.Is(err, syscall.ECONNABORTED):
 		// A step into a dead mount fails at its mount point.
 		mountpoint := "MOUNTPOINT"
 		if failed := (*os.PathError)(nil); errors.As(err, &failed) {
-			mountpoint = quotePath(failed.Path)
+			mountpoint = ctltree.QuotePath(failed.Path)
 		}
 		return fmt.Errorf("%s: the mount is dead, its daemon has ended; clear it away with 'mapfs umount %s'", path, mountpoint)
 	case errors.As(err, &errno):
@@ -180,67 +176,11 @@ func explainLookup(path string, err error) error {
 	return fmt.Errorf("%s: %w", path, err)
 }
 
-// within returns what f returns, or an error if that takes longer than limit. A
-// process cannot take back a system call that waits for a stuck daemon; f is
-// left behind, to end with the process.
-func within[T any](limit time.Duration, what string, f func() (T, error)) (T, error) {
-	type result struct {
-		value T
-		err   error
-	}
-	done := make(chan result, 1)
-	go func() {
-		value, err := f()
-		done <- result{value, err}
-	}()
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
-	select {
-	case r := <-done:
-		return r.value, r.err
-	case <-timer.C:
-		var none T
-		return none, fmt.Errorf("no answer from the mount in %v, its daemon is stuck or very busy: %s", limit, quotePath(what))
-	}
-}
-
-// controlFile is a file of the control tree, open for reading. No call takes
-// longer than answerLimit.
-type controlFile struct {
-	file io.ReadCloser
-	path string
-}
-
-func openControl(path string) (*controlFile, error) {
-	file, err := within(answerLimit, path, func() (*os.File, error) { return os.Open(path) })
-	if err != nil {
-		return nil, err
-	}
-	return &controlFile{file, path}, nil
-}
-
-func (c *controlFile) Read(p []byte) (int, error) {
-	return within(answerLimit, c.path, func() (int, error) { return c.file.Read(p) })
-}
-
-func (c *controlFile) Close() error { return c.file.Close() }
-
-// readControl reads one of the small files of the control tree.
-func readControl(path string) (string, error) {
-	c, err := openControl(path)
-	if err != nil {
-		return "", err
-	}
-	defer c.Close()
-	text, err := io.ReadAll(c)
-	return string(text), err
-}
-
 // findFile is findTarget for the viewers of regular files.
 func findFile(sys system, path string) (target, error) {
 	t, err := findTarget(sys, path)
 	if err == nil && t.kind == targetMount {
-		return target{}, fmt.Errorf("%s is a directory; name a regular file", quotePath(path))
+		return target{}, fmt.Errorf("%s is a directory; name a regular file", ctltree.QuotePath(path))
 	}
 	return t, err
 }

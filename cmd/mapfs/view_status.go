@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
+
+	"mapfs/cmd/mapfs/ctltree"
 )
 
 func newStatusCommand(sys system) *cobra.Command {
@@ -29,7 +29,7 @@ a regular file, of that file's mapping. PATH is the working directory if left ou
 			if err != nil {
 				return err
 			}
-			text, err := readControl(t.path("status"))
+			text, err := ctltree.Read(t.path("status"))
 			if err != nil {
 				return t.explain(err)
 			}
@@ -62,7 +62,7 @@ none. PATH is the working directory if left out.`,
 }
 
 func printMaps(t target, out io.Writer) error {
-	maps, err := openControl(filepath.Join(t.control, "maps"))
+	maps, err := ctltree.Open(filepath.Join(t.control, "maps"))
 	if err != nil {
 		return t.explain(err)
 	}
@@ -95,78 +95,27 @@ func (t target) inMaps(row string) bool {
 	if len(columns) < 6 {
 		return false
 	}
-	path, rest, ok := cutPath(columns[5])
+	path, rest, ok := ctltree.CutPath(columns[5])
 	if !ok {
 		return false
 	}
 	if t.kind == targetMapping {
-		name, _, ok := cutPath(strings.TrimPrefix(rest, " "))
+		name, _, ok := ctltree.CutPath(strings.TrimPrefix(rest, " "))
 		return ok && name == t.name
 	}
 	return path == t.name
 }
 
-// cutPath takes a path from the start of s and undoes its quoting.
-func cutPath(s string) (path, rest string, ok bool) {
-	if !strings.HasPrefix(s, `"`) {
-		path, rest, _ = strings.Cut(s, " ")
-		return path, rest, path != ""
-	}
-	quoted, err := strconv.QuotedPrefix(s)
-	if err != nil {
-		return "", "", false
-	}
-	path, err = strconv.Unquote(quoted)
-	return path, strings.TrimPrefix(s[len(quoted):], " "), err == nil
-}
-
-// quotePath writes a path as the control tree does: plain, unless it holds
-// something that would break a line of text or a column.
-func quotePath(path string) string {
-	plain := path != "" && utf8.ValidString(path) && !strings.ContainsFunc(path, func(r rune) bool {
-		return r == ' ' || r == '"' || r == '\\' || !strconv.IsPrint(r)
-	})
-	if plain {
-		return path
-	}
-	return strconv.Quote(path)
-}
-
-// stats are the lines of a status file.
-type stats map[string]string
-
-func readStats(path string) (stats, error) {
-	text, err := readControl(path)
-	if err != nil {
-		return nil, err
-	}
-	s := make(stats)
-	for line := range strings.Lines(text) {
-		key, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
-		s[key] = value
-	}
-	return s, nil
-}
-
-// number is the value of a key, or 0 for a key that is not there or no number.
-func (s stats) number(key string) int64 {
-	n, err := strconv.ParseInt(s[key], 10, 64)
-	if err != nil {
-		return 0
-	}
-	return n
-}
-
 // pageSize is the daemon's, from the status of its mount.
 func (t target) pageSize() (int64, error) {
 	path := filepath.Join(t.control, "status")
-	s, err := readStats(path)
+	s, err := ctltree.ReadStatus(path)
 	if err != nil {
 		return 0, t.explain(err)
 	}
-	size := s.number("page_size")
+	size := s.Number("page_size")
 	if size <= 0 {
-		return 0, fmt.Errorf("%s: no page_size in it", quotePath(path))
+		return 0, fmt.Errorf("%s: no page_size in it", ctltree.QuotePath(path))
 	}
 	return size, nil
 }

@@ -5,6 +5,8 @@ package main
 import (
 	"strings"
 	"testing"
+
+	"mapfs/cmd/mapfs/ctltree"
 )
 
 func TestStatusAndMaps(t *testing.T) {
@@ -50,18 +52,18 @@ func TestPaths(t *testing.T) {
 		{"a\xffb", `"a\xffb"`},
 	}
 	for _, test := range tests {
-		if got := quotePath(test.path); got != test.text {
+		if got := ctltree.QuotePath(test.path); got != test.text {
 			t.Errorf("quotePath(%q): got %s, want %s", test.path, got, test.text)
 		}
 		for _, rest := range []string{"", "x=1 y=2"} {
-			path, after, ok := cutPath(strings.TrimSpace(test.text + " " + rest))
+			path, after, ok := ctltree.CutPath(strings.TrimSpace(test.text + " " + rest))
 			if path != test.path || after != rest || !ok {
 				t.Errorf("cutPath(%s): got %q, %q, %t", test.text, path, after, ok)
 			}
 		}
 	}
 	for _, bad := range []string{"", `"a`, `"`} {
-		if path, _, ok := cutPath(bad); ok {
+		if path, _, ok := ctltree.CutPath(bad); ok {
 			t.Errorf("cutPath(%s): got %q, want none", bad, path)
 		}
 	}

@@ -3,15 +3,12 @@
 package main
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
-	"testing/synctest"
-	"time"
 )
 
 // fakeTree is a directory that looks like a mount with a control tree.
@@ -238,23 +235,6 @@ func TestViewerUsage(t *testing.T) {
 			t.Errorf("mapfs %s:\ngot  %+v\nwant %+v", test.args, got, want)
 		}
 	}
-}
-
-// TestWithin plays a mount that never answers.
-func TestWithin(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		stuck := make(chan struct{})
-		_, err := within(time.Minute, "/m/f", func() (int, error) { <-stuck; return 1, nil })
-		const want = "no answer from the mount in 1m0s, its daemon is stuck or very busy: /m/f"
-		if err == nil || err.Error() != want {
-			t.Errorf("stuck: got %v, want %s", err, want)
-		}
-		close(stuck)
-		broken := errors.New("broken")
-		if n, err := within(time.Minute, "x", func() (int, error) { return 2, broken }); n != 2 || err != broken {
-			t.Errorf("an answer: got %d, %v", n, err)
-		}
-	})
 }
 
 func TestLongestPrefix(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	tea "charm.land/bubbletea/v2"
 	"github.com/spf13/cobra"
 
+	"mapfs/cmd/mapfs/ctltree"
 	"mapfs/cmd/mapfs/display"
 	"mapfs/cmd/mapfs/picture"
 )
@@ -74,7 +75,7 @@ type watchQuery struct {
 // the query, however large the file is.
 type watchSnapshot struct {
 	view   pageView
-	status stats
+	status ctltree.Status
 	sum    picture.Summary
 
 	first int64
@@ -98,13 +99,13 @@ const (
 // readSnapshot reads the control tree. It opens every file anew and closes it:
 // who watches must not keep the mount busy.
 func readSnapshot(t target, pageSize int64, q watchQuery) (*watchSnapshot, error) {
-	status, err := readStats(t.path("status"))
+	status, err := ctltree.ReadStatus(t.path("status"))
 	if err != nil {
 		return nil, t.explain(err)
 	}
 	s := &watchSnapshot{view: newPageView(t, pageSize, status), status: status, first: q.first, before: -1, after: -1}
 	strip := newStrip(q.strip, (s.view.size+pageSize-1)/pageSize)
-	pages, err := openControl(t.path("pages"))
+	pages, err := ctltree.Open(t.path("pages"))
 	if err != nil {
 		return nil, t.explain(err)
 	}
