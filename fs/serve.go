@@ -22,6 +22,11 @@ func (s *Session) Serve() error {
 
 // Handle is [wire.Handler]'s.
 func (s *Session) Handle(w *wire.Worker, request fuse.Request) error {
+	if s.faults.Active() && request.Hdr().Node&SubtreeNode == 0 {
+		if err := s.inject(w, request); err != nil {
+			return err
+		}
+	}
 	err := s.handle(w, request)
 	if errors.Is(err, syscall.ENOSPC) && takesSpace(request) {
 		w.WillWait()

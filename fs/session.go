@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"mapfs/fs/fault"
 	"mapfs/fs/wire"
 	"mapfs/mapping"
 )
@@ -24,6 +25,7 @@ type Session struct {
 	dirs    dirCache
 	handles handleTable
 	devices deviceTable
+	faults  fault.Set
 
 	// uid and gid are the daemon's own; what others create is created in
 	// their name when the daemon is root.

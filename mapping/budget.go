@@ -40,6 +40,9 @@ func (t *Table) makeRoom(f *File, length int64) error {
 		}
 		seen := held.Failures()
 		err := held.Sync(&seen, true)
+		if err == nil {
+			err = held.evictAbandoned()
+		}
 		held.Unref()
 		if err != nil {
 			return err

@@ -149,7 +149,7 @@ func (f *File) discardWritten(size int64) error {
 			// file has.
 			f.addCopied(-f.record.Clear(r, dirty.Copied|dirty.Loaded|dirty.Stored))
 		}
-		if !written && states&dirty.Unsynced != 0 && r.End > c.fileEnd {
+		if !written && states&(dirty.Unsynced|dirty.Copied) != 0 && r.End > c.fileEnd {
 			newEnd = min(newEnd, max(r.Off, c.fileEnd))
 		}
 		return true
@@ -200,6 +200,12 @@ func (f *File) invalidateCopies(g paging.Range, everything bool) error {
 		f.adoptSize(st.Size)
 		return nil
 	}
+	return f.uncopyLocked(g)
+}
+
+// uncopyLocked gives the copies of the pages of g up; the size stays. f.growMu, f.syncMu
+// and f.mu must be held, the last exclusively.
+func (f *File) uncopyLocked(g paging.Range) error {
 	if err := f.discardLocked(g); err != nil {
 		return err
 	}
@@ -236,4 +242,36 @@ func (f *File) reloadLocked(g paging.Range) error {
 	f.beforeRead(true)
 	_, err := f.preadFull(f.mem[g.Off:g.End], g.Off)
 	return err
+}
+
+// AbandonUnsynced takes what is unsynced of a staged file for written, though it was not:
+// the pages keep their bytes in memory, and no write-back writes them until they change
+// again. So do some filesystems when a write-back has failed. A file in another mode is
+// EOPNOTSUPP.
+func (f *File) AbandonUnsynced() error {
+	f.syncMu.Lock()
+	defer f.syncMu.Unlock()
+	if f.modeLocked() != Staged {
+		return os.NewSyscallError("msync", syscall.EOPNOTSUPP)
+	}
+	f.record.BeginSync(paging.WholeFile)
+	const failed = false
+	f.record.EndSync(failed)
+	return nil
+}
+
+// evictAbandoned gives up the copies that AbandonUnsynced has left, as a kernel that
+// needs memory gives up clean pages: the file shows again. It does nothing to a file that
+// has something to write.
+func (f *File) evictAbandoned() error {
+	f.growMu.Lock()
+	defer f.growMu.Unlock()
+	f.syncMu.Lock()
+	defer f.syncMu.Unlock()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.modeLocked() != Staged || f.copies.count.Load() == 0 || f.record.Unsynced() {
+		return nil
+	}
+	return f.uncopyLocked(paging.WholeFile)
 }

@@ -45,6 +45,11 @@ func (t *Tree) runFileMsync(h *ctlHandle, c *command) (string, error) {
 		return "", err
 	}
 	return t.onFile(h.target, c, func(f *mapping.File, off, length int64) error {
+		if flags&unix.MS_SYNC != 0 {
+			if err := t.s.FailMsync(h.target, f); err != nil {
+				return err
+			}
+		}
 		err := f.Msync(off, length, flags)
 		if err == nil && flags&unix.MS_INVALIDATE != 0 {
 			t.changed(h.target)

@@ -15,6 +15,7 @@ func verbs() []verb {
 		{ofMount, "madvise", []string{"addr", "length", "advice"}, (*Tree).runAtAddress},
 		{ofMount, "mlock", []string{"addr", "length"}, (*Tree).runAtAddress},
 		{ofMount, "munlock", []string{"addr", "length"}, (*Tree).runAtAddress},
+		{ofMount, "fault", []string{"op", "path", "nth", "count", "probability", "seed", "errno", "short", "delay", "then", "remove"}, (*Tree).runFault},
 
 		{ofFile, "msync", []string{"offset", "length", "flags"}, (*Tree).runFileMsync},
 		{ofFile, "mode", []string{""}, (*Tree).runMode},

@@ -11,6 +11,7 @@ func entries() []*entry {
 		{dir: rootDir, name: "maps", mode: readable, open: text((*Tree).writeMaps)},
 		{dir: rootDir, name: "events", mode: readable, open: openEvents, size: eventsSize, may: isOwner},
 		{dir: rootDir, name: "metrics", mode: readable, open: text((*Tree).writeMetrics)},
+		{dir: rootDir, name: "faults", mode: readable, open: text((*Tree).writeFaults), may: isOwner},
 		{dir: rootDir, name: "ctl", mode: ownersRW, open: openCtl},
 		{dir: rootDir, name: "files", mode: directory},
 		{dir: rootDir, name: "mappings", mode: removable, open: openMappings},
