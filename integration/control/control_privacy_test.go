@@ -146,6 +146,7 @@ var privacyChecks = []treeCheck{
 			c.mayOpen(c.tree("metrics"), unix.O_RDONLY, true)
 			c.mayOpen(c.tree("events"), unix.O_RDONLY, false)
 			c.mayOpen(c.tree("events"), unix.O_RDONLY|unix.O_NONBLOCK, false)
+			c.mayOpen(c.tree("faults"), unix.O_RDONLY, false)
 			c.mayOpen(c.tree("ctl"), unix.O_RDONLY, false)
 			c.mayOpen(c.tree("ctl"), unix.O_WRONLY, false)
 			c.mayOpen(c.tree("status"), unix.O_WRONLY, false)

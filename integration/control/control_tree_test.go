@@ -18,7 +18,7 @@ import (
 // explicit mappings have tests of their own.
 var (
 	rootNames = map[string]uint32{
-		"status": 0o444, "maps": 0o444, "events": 0o444, "metrics": 0o444, "ctl": 0o600, "files": unix.S_IFDIR | 0o555,
+		"status": 0o444, "maps": 0o444, "events": 0o444, "metrics": 0o444, "faults": 0o444, "ctl": 0o600, "files": unix.S_IFDIR | 0o555,
 		// To remove an entry is munmap, for the owner and root.
 		"mappings": unix.S_IFDIR | 0o755,
 	}
