@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -41,8 +42,8 @@ const (
 	Any       Op = "any"
 )
 
-// Ops has every kind, in the order in which a message names them.
-var Ops = []Op{Read, Write, Store, Open, Create, Fsync, Fdatasync, Msync, Truncate, Fallocate, Rename, Unlink, Link, Mkdir, Any}
+// kinds has every kind, in the order in which a message names them.
+var kinds = []Op{Read, Write, Store, Open, Create, Fsync, Fdatasync, Msync, Truncate, Fallocate, Rename, Unlink, Link, Mkdir, Any}
 
 // Then says in which state a failed write-back leaves the pages it should have written.
 type Then string
@@ -130,7 +131,7 @@ func (r *Rule) check() error {
 	moves := r.Op == Read || r.Op == Write || r.Op == Store
 	syncs := r.Op == Fsync || r.Op == Fdatasync || r.Op == Msync
 	switch {
-	case !known(r.Op):
+	case !slices.Contains(kinds, r.Op):
 		return fmt.Errorf("op=%s is none of %s", r.Op, names())
 	case r.Path == "" || strings.HasPrefix(r.Path, "/"):
 		return fmt.Errorf("path=%q is no path from the root of the mount, like 'dir/*.db'", r.Path)
@@ -156,18 +157,9 @@ func (r *Rule) check() error {
 	return nil
 }
 
-func known(op Op) bool {
-	for _, k := range Ops {
-		if k == op {
-			return true
-		}
-	}
-	return false
-}
-
 func names() string {
 	var all []string
-	for _, op := range Ops {
+	for _, op := range kinds {
 		all = append(all, string(op))
 	}
 	return strings.Join(all, ", ")
@@ -177,14 +169,10 @@ func names() string {
 func (s *Set) Remove(number int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i, r := range s.rules {
-		if r.Number == number {
-			s.rules = append(s.rules[:i:i], s.rules[i+1:]...)
-			s.active.Store(len(s.rules) > 0)
-			return true
-		}
-	}
-	return false
+	before := len(s.rules)
+	s.rules = slices.DeleteFunc(s.rules, func(r *rule) bool { return r.Number == number })
+	s.active.Store(len(s.rules) > 0)
+	return len(s.rules) < before
 }
 
 // List returns the rules in the order in which they were added.
@@ -219,19 +207,10 @@ func (s *Set) Match(ops []Op, paths []string) (Action, bool) {
 
 // suits reports whether r speaks of an operation.
 func (r *rule) suits(ops []Op, paths []string) bool {
-	of := r.Op == Any
-	for _, op := range ops {
-		of = of || op == r.Op
-	}
-	if !of {
+	if r.Op != Any && !slices.Contains(ops, r.Op) {
 		return false
 	}
-	for _, path := range paths {
-		if doublestar.MatchUnvalidated(r.Path, path) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(paths, func(path string) bool { return doublestar.MatchUnvalidated(r.Path, path) })
 }
 
 // due counts an operation that suits and reports whether it is one to hit.
