@@ -1,0 +1,73 @@
+package crash
+
+// ReadDurable reads what a power cut now would surely leave of a file's bytes from off on
+// into p, and returns how many there are: fewer than len(p) only at the end of the file.
+// base reads what the syncs of the file itself have left, which is baseSize bytes long.
+func (l *Log) ReadDurable(i Inode, p []byte, off, baseSize int64, base func(p []byte, off int64) (int, error)) (int, error) {
+	n, err := base(p[:max(min(int64(len(p)), baseSize-off), 0)], off)
+	if err != nil {
+		return 0, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	clear(p[n:])
+	size := baseSize
+	err = l.eachDurable(i, func(op *Op) error {
+		switch op.Kind {
+		case Truncate:
+			if op.Size < off+int64(len(p)) {
+				clear(p[max(op.Size-off, 0):])
+			}
+			size = op.Size
+			return nil
+		case Fallocate:
+			if from, to := max(op.Off, off), min(op.Off+op.Length, off+int64(len(p))); from < to {
+				clear(p[from-off : to-off])
+			}
+			size = max(size, op.end())
+			return nil
+		}
+		size = max(size, op.end())
+		from, to := max(op.Off, off), min(op.Off+op.Length, off+int64(len(p)))
+		if from >= to {
+			return nil
+		}
+		return l.store.read(&op.Bytes, from-op.Off, p[from-off:to-off])
+	})
+	return int(max(min(int64(len(p)), size-off), 0)), err
+}
+
+// DurableSize returns the size that a power cut now would surely leave, of a file whose
+// own syncs have left baseSize bytes.
+func (l *Log) DurableSize(i Inode, baseSize int64) int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	size := baseSize
+	_ = l.eachDurable(i, func(op *Op) error {
+		if op.Kind == Truncate {
+			size = op.Size
+		} else {
+			size = max(size, op.end())
+		}
+		return nil
+	})
+	return size
+}
+
+// eachDurable calls fn for the durable changes of a file's bytes that no sync of the file
+// has taken over. l.mu must be held.
+func (l *Log) eachDurable(i Inode, fn func(*Op) error) error {
+	ops := l.inodes[i]
+	if ops == nil {
+		return nil
+	}
+	for _, op := range ops.data {
+		if !op.durable {
+			continue
+		}
+		if err := fn(op); err != nil {
+			return err
+		}
+	}
+	return nil
+}

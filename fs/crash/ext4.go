@@ -1,0 +1,112 @@
+package crash
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Ext4 is ext4 with its defaults: data=ordered, delayed allocation, auto_da_alloc.
+//
+// Sources, of Linux:
+//   - Documentation/filesystems/ext4/journal.rst: operations on names, attributes and
+//     sizes are handles of one journal, which is replayed up to a whole transaction. So
+//     they survive as a prefix of their order, and an fsync(2) commits all before it:
+//     fs/ext4/fsync.c, ext4_fsync_journal, commits the newest transaction that the inode
+//     is in. One that nothing has changed since the last commit is in none.
+//   - Documentation/admin-guide/ext4.rst, data=ordered: "all data is forced directly out
+//     to the main file system prior to its metadata being committed to the journal". With
+//     delayed allocation the size on disk grows when the blocks are allocated
+//     (fs/ext4/inode.c, mpage_map_and_submit_extent), in a transaction of that moment. So
+//     what makes a file longer survives only with all names before it, and with the bytes
+//     below it.
+//   - The same, auto_da_alloc: "replace via rename" and "replace via truncate" allocate
+//     the blocks of the file at the rename and at the close (fs/ext4/namei.c,
+//     ext4_rename; fs/ext4/file.c, ext4_release_file). So the rename, and what comes after
+//     the close, survives only with the bytes.
+//   - ext4_setattr: a truncation sets the size on disk in the journal at once.
+type Ext4 struct{}
+
+// Name is "ext4".
+func (Ext4) Name() string { return "ext4" }
+
+// orders: the journal's operations.
+func (Ext4) orders(op *Op) bool { return !op.Kind.isData() || op.Kind == Truncate }
+
+// commits: everything in the journal, and what was flushed, unless the inode is in no
+// transaction that is not committed. One that gets longer by the sync itself is.
+func (Ext4) commits(l *Log, s Sync) []*Op {
+	in := l.inodes[s.Inode]
+	if in == nil {
+		return nil
+	}
+	newest := in.changed
+	if s.DataOnly {
+		newest = in.reached
+	}
+	longer := slices.ContainsFunc(in.data, func(op *Op) bool { return !op.durable && op.extends() })
+	if newest <= l.orderedAt && !longer {
+		return nil
+	}
+	l.orderedAt = l.last
+	ops := l.ordered
+	l.ordered = nil
+	clear(l.byDir) // nothing in it is pending any more
+	return ops
+}
+
+// requires: the new file of a replacement by rename has its bytes.
+func (Ext4) requires(l *Log, op *Op, push func(*Op)) {
+	if !op.replaces() || l.inodes[op.Inode] == nil {
+		return
+	}
+	var longer []*Op
+	for _, p := range l.inodes[op.Inode].data {
+		switch {
+		case p.Number > op.Number:
+		case p.Kind == Truncate:
+			longer = slices.DeleteFunc(longer, func(q *Op) bool { return q.OldSize >= p.Size })
+		case p.extends():
+			longer = append(longer, p)
+		}
+	}
+	for _, p := range longer {
+		push(p)
+	}
+}
+
+// closed: after a truncation to nothing the close flushes what made the file longer.
+func (Ext4) closed(l *Log, ops *inodeOps) {
+	truncated := false
+	for _, op := range ops.data {
+		truncated = truncated || op.Kind == Truncate && op.Size == 0
+		if truncated && op.Kind != Truncate && op.extends() && op.flushed == 0 && !op.durable {
+			op.flushed = l.last
+			l.ordered = append(l.ordered, op)
+		}
+	}
+}
+
+func (e Ext4) refuses(op *Op, d *dropped, off, end int64) string {
+	if e.orders(op) {
+		if d.ordered != nil && op.Number > d.orderedAt {
+			return fmt.Sprintf("the journal of ext4 survives in its order, and %s is before it", d.ordered.brief())
+		}
+		if op.replaces() {
+			if missing := d.file(op.Inode).growth; missing != nil {
+				return fmt.Sprintf("ext4 writes the bytes of a file that replaces another before the rename, and %s has some", missing.brief())
+			}
+		}
+		return ""
+	}
+	// Only what is past the old end needs the journal.
+	if !op.extends() || end <= op.OldSize {
+		return ""
+	}
+	if d.ordered != nil && op.Number > d.orderedAt {
+		return fmt.Sprintf("the file gets longer in the journal of ext4, where %s is before it", d.ordered.brief())
+	}
+	if missing := d.file(op.Inode).growth; missing != nil {
+		return fmt.Sprintf("a file of ext4 gets longer only with the bytes below, and %s has some", missing.brief())
+	}
+	return ""
+}

@@ -1,0 +1,230 @@
+package crash
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func newTestLog(t *testing.T, model Model, memory int64) *Log {
+	t.Helper()
+	l := New(Options{Model: model, PageSize: 4096, MaxMemory: memory, Dir: t.TempDir()})
+	t.Cleanup(l.Close)
+	return l
+}
+
+// write adds a write of p at off to a file that is size bytes long.
+func write(t *testing.T, l *Log, inode Inode, off, size int64, p []byte) *Op {
+	t.Helper()
+	kept, err := l.Keep(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	op := &Op{
+		Kind: Write, Inode: inode, Off: off, Length: int64(len(p)), OldSize: size,
+		Size: max(size, off+int64(len(p))), Bytes: kept, Path: "f",
+	}
+	l.Add(op)
+	return op
+}
+
+// content returns what a state makes of an empty file.
+func content(t *testing.T, state *State, inode Inode) []byte {
+	t.Helper()
+	w := newWorld()
+	apply(t, w, &State{Files: map[Inode][]Step{inode: state.Files[inode]}})
+	return w.files[inode]
+}
+
+// TestSpill writes more than memory may have and reads it back.
+func TestSpill(t *testing.T) {
+	l := newTestLog(t, Posix{}, 2*segmentSize)
+	random := rand.New(rand.NewPCG(1, 2))
+	var want []byte
+	for range 300 {
+		p := bytes.Repeat([]byte{byte(random.IntN(256))}, 1+random.IntN(100_000))
+		write(t, l, 2, int64(len(want)), int64(len(want)), p)
+		want = append(want, p...)
+	}
+	if l.store.slots == 0 || l.store.inMemory > 3 {
+		t.Fatalf("%d segments in the file, %d in memory of %d bytes", l.store.slots, l.store.inMemory, len(want))
+	}
+	state, err := l.Cut(Choice{All: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(content(t, state, 2), want) {
+		t.Error("the bytes changed")
+	}
+	l.Sync(Sync{Inode: 2})
+	if free := int64(len(l.store.free)); free != l.store.slots || l.store.inMemory > 1 {
+		t.Errorf("after the sync %d of %d places are free, and %d segments in memory", free, l.store.slots, l.store.inMemory)
+	}
+}
+
+// TestFull fills the directory of the file.
+func TestFull(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=4m"); errors.Is(err, syscall.EPERM) {
+		t.Skip("only root can mount a small filesystem")
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Unmount(dir, 0)
+	l := New(Options{Model: Posix{}, PageSize: 4096, MaxMemory: segmentSize, Dir: dir})
+	defer l.Close()
+	p := bytes.Repeat([]byte("x"), 64<<10)
+	var size int64
+	for {
+		kept, err := l.Keep(p)
+		if errors.Is(err, syscall.ENOSPC) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Add(&Op{Kind: Write, Inode: 2, Off: size, Length: int64(len(p)), OldSize: size, Size: size + int64(len(p)), Bytes: kept})
+		if size += int64(len(p)); size > 16<<20 {
+			t.Fatal("the directory has 4 MiB, and more than that was kept")
+		}
+	}
+	state, err := l.Cut(Choice{All: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := content(t, state, 2); int64(len(got)) != size || bytes.Count(got, []byte("x")) != int(size) {
+		t.Errorf("%d bytes of %d are there", len(got), size)
+	}
+	l.Sync(Sync{Inode: 2})
+	write(t, l, 2, 0, size, p) // there is room again
+}
+
+// TestNoFile checks the error where the file cannot be made.
+func TestNoFile(t *testing.T) {
+	l := New(Options{Model: Posix{}, PageSize: 4096, Dir: "/nonexistent/directory"})
+	defer l.Close()
+	if _, err := l.Keep(make([]byte, 3*segmentSize)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := l.Keep([]byte("small")); err != nil {
+		t.Errorf("what fits into memory: %v", err)
+	}
+}
+
+// TestRanges settles parts of operations.
+func TestRanges(t *testing.T) {
+	page := func(c string) []byte { return bytes.Repeat([]byte(c), 4096) }
+	three := append(append(page("a"), page("b")...), page("c")...)
+	pending := func(l *Log) string {
+		var lines []string
+		l.Pending(func(op *Op, _ []string) bool {
+			off, length := op.Left()
+			lines = append(lines, fmt.Sprintf("%d %v %d %d", op.Number, op.Kind, off, length))
+			return true
+		})
+		return strings.Join(lines, ", ")
+	}
+	for name, c := range map[string]struct {
+		do      func(l *Log)
+		pending string
+		left    []byte // of an empty file, when all survives that is pending
+	}{
+		"sync of the middle":           {func(l *Log) { l.SyncRange(2, 4096, 8192) }, "1 write 0 12288", append(append(page("a"), make([]byte, 4096)...), page("c")...)},
+		"sync of the beginning":        {func(l *Log) { l.SyncRange(2, 0, 4096) }, "1 write 4096 8192", append(make([]byte, 4096), three[4096:]...)},
+		"sync of all":                  {func(l *Log) { l.SyncRange(2, 0, 12288) }, "", nil},
+		"sync of all but one":          {func(l *Log) { l.SyncRange(2, 4096, 12288) }, "1 write 0 4096", page("a")},
+		"revert of the end":            {func(l *Log) { l.Revert(2, 4096, 12288) }, "1 write 0 4096", append(page("a"), make([]byte, 8192)...)},
+		"revert of all":                {func(l *Log) { l.RevertAll(2) }, "", nil},
+		"a sync after it was given up": {func(l *Log) { l.Abandon(2); l.Sync(Sync{Inode: 2}) }, "1 write 0 12288", three},
+		"forgotten":                    {func(l *Log) { l.Forget(2) }, "", nil},
+		"a truncation that a range makes durable": {func(l *Log) {
+			l.Add(&Op{Kind: Truncate, Inode: 2, OldSize: 12288, Size: 100})
+			l.SyncRange(2, 4096, 8192)
+		}, "1 write 0 100", page("a")[:100]},
+	} {
+		l := newTestLog(t, Posix{}, segmentSize)
+		write(t, l, 2, 0, 0, three)
+		c.do(l)
+		if got := pending(l); got != c.pending {
+			t.Errorf("%s: pending %q, want %q", name, got, c.pending)
+		}
+		state, err := l.Cut(Choice{All: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := content(t, state, 2); !bytes.Equal(got, c.left) {
+			t.Errorf("%s: %d bytes left, want %d", name, len(got), len(c.left))
+		}
+	}
+}
+
+// TestTorn tears a page.
+func TestTorn(t *testing.T) {
+	l := newTestLog(t, Posix{}, segmentSize)
+	write(t, l, 2, 0, 0, bytes.Repeat([]byte("x"), 4096))
+	torn := false
+	for seed := range uint64(50) {
+		for _, unit := range []int64{0, 512} {
+			state, err := l.Cut(Choice{Random: true, Seed: seed, Torn: unit})
+			if err != nil {
+				t.Fatal(err)
+			}
+			n := bytes.Count(content(t, state, 2), []byte("x"))
+			if n%512 != 0 || unit == 0 && n%4096 != 0 {
+				t.Fatalf("%d bytes survive of a page, in units of %d", n, unit)
+			}
+			torn = torn || n%4096 != 0
+		}
+	}
+	if !torn {
+		t.Error("no page was torn")
+	}
+}
+
+// TestMany times what is asked of many pending operations.
+func TestMany(t *testing.T) {
+	for _, model := range Models() {
+		l := newTestLog(t, model, segmentSize)
+		const many = 100_000
+		for i := range int64(many) {
+			if i%2 == 0 {
+				l.Add(&Op{Kind: Create, Inode: Inode(i + 2), Entry: Entry{1, fmt.Sprint(i)}})
+			} else {
+				write(t, l, 2, i*4096, i*4096, []byte("x"))
+			}
+		}
+		begin := time.Now()
+		n := 0
+		l.Pending(func(*Op, []string) bool { n++; return true })
+		if _, err := l.Cut(Choice{Random: true, Seed: 1}); err != nil {
+			t.Fatal(err)
+		}
+		l.Sync(Sync{Inode: 1})
+		l.Sync(Sync{Inode: 2})
+		left := 0
+		l.Pending(func(*Op, []string) bool { left++; return true })
+		if n != many || left != 0 {
+			t.Errorf("%s: %d pending, %d after syncs", model.Name(), n, left)
+		}
+		if took := time.Since(begin); took > 5*time.Second {
+			t.Errorf("%s: %d operations took %v", model.Name(), n, took)
+		}
+	}
+}
+
+func TestModelOf(t *testing.T) {
+	for _, m := range Models() {
+		if got, err := ModelOf(m.Name()); err != nil || got != m {
+			t.Errorf("%s: %v, %v", m.Name(), got, err)
+		}
+	}
+	if _, err := ModelOf("xfs"); err == nil || err.Error() != "choose posix or ext4" {
+		t.Errorf("xfs: %v", err)
+	}
+}

@@ -1,0 +1,127 @@
+// Package crash knows which directory trees a power cut may leave.
+//
+// A [Log] is told of every operation on a tree, in order, and of every sync. From that it
+// knows which operations are durable: they would be there after a power cut now. The
+// others are pending: a power cut may take them, or not. A [Model] says which of the
+// pending ones can survive without which others, and [Log.Cut] makes one of the legal
+// outcomes, a [State].
+//
+// The package knows nothing of how the tree is stored or served. Files and directories
+// are numbers; the bytes that were written are kept here until they are durable.
+package crash
+
+// Inode is the number of a file or directory, of the caller's choosing. 0 is none.
+type Inode uint64
+
+// Entry is a name in a directory.
+type Entry struct {
+	Dir  Inode
+	Name string
+}
+
+// Kind is what an operation is.
+type Kind uint8
+
+// The kinds of operations.
+const (
+	Create Kind = iota
+	Mkdir
+	Mknod
+	Symlink
+	Link
+	Unlink
+	Rmdir
+	Rename
+	Write
+	Store // bytes that were stored through a mapping
+	Truncate
+	Fallocate
+	Setxattr
+	Removexattr
+	Chmod
+	Chown
+)
+
+// String returns the kind's name: that of the system call.
+func (k Kind) String() string {
+	return [...]string{
+		"create", "mkdir", "mknod", "symlink", "link", "unlink", "rmdir", "rename", "write", "store", "truncate", "fallocate",
+		"setxattr", "removexattr", "chmod", "chown",
+	}[k]
+}
+
+// isName reports whether operations of the kind change names, isData whether they change
+// a file's bytes or size. The others change attributes.
+func (k Kind) isName() bool { return k <= Rename }
+func (k Kind) isData() bool { return k >= Write && k <= Fallocate }
+
+// Op is one operation. Which fields mean something is up to the kind.
+type Op struct {
+	Kind Kind
+	// Inode is what was made, named, removed, moved or changed. IsDir says that it is a
+	// directory.
+	Inode Inode
+	IsDir bool
+
+	// Entry is the name that was made or removed; of a rename the old one, and To the new
+	// one, which replaced another inode unless Replaced is 0.
+	Entry, To   Entry
+	Replaced    Inode
+	ReplacedDir bool
+	// Above are the directories from that of To up to the root, of a rename of a
+	// directory into another one.
+	Above []Inode
+
+	// Off and Length are the bytes that were written or made zero; Length is 0 for none.
+	// OldSize and Size are the file's size before and after.
+	Off, Length   int64
+	OldSize, Size int64
+	// Bytes are those of a Write or Store, from [Log.Keep].
+	Bytes Bytes
+
+	// Attr names the attribute that was changed, from Old to New; nil is none.
+	Attr     string
+	Old, New []byte
+
+	// Path is what was changed, ToPath the new name of a rename, DirPath and ToDirPath
+	// the directories that hold the names, all as they were called at the time.
+	Path, ToPath, DirPath, ToDirPath string
+	// PID is the process that did it; 0 if that is not known.
+	PID uint32
+
+	// Number counts the operations of a log, from 1. The log sets it, and the rest.
+	Number uint64
+
+	// durable: a sync has promised it. It is then in the log only if it changes bytes
+	// that no sync of the file itself has taken over yet.
+	durable bool
+	// waits and waitsTo say that a sync of the directory of Entry, or of To, is missing.
+	waits, waitsTo bool
+	// flushed is the place in the order of names at which the bytes were sent on their
+	// way, 0 if they were not; see the ext4 model.
+	flushed uint64
+	// abandoned: no sync will write the bytes. settled are those that are out of the log's
+	// hands; see settled.go.
+	abandoned bool
+	settled   []span
+
+	before, after *Op  // in the log
+	gone          bool // from it
+}
+
+// extends reports whether a data operation makes its file longer.
+func (op *Op) extends() bool { return op.Size > op.OldSize }
+
+// replaces reports whether a rename took the place of another file.
+func (op *Op) replaces() bool { return op.Kind == Rename && op.Replaced != 0 }
+
+// end returns how long a change of bytes leaves its file at least.
+func (op *Op) end() int64 {
+	switch {
+	case op.Kind != Fallocate:
+		return op.Off + op.Length
+	case op.extends():
+		return op.Size
+	}
+	return 0 // zeros are only where the file has something
+}
