@@ -14,8 +14,8 @@ import (
 // makeRoom waits until length more bytes of a file may be copied: while the copies of
 // all files are over the limit, or those of its owner over the owner's share, the file
 // that has held some for longest is written back. The error is that of the write-back,
-// or ENOMEM when only private copies are left, which go nowhere. None of a file's locks
-// may be held.
+// or ENOMEM when only private copies are left, which go nowhere; ENOSPC with OnlyOnSync.
+// None of a file's locks may be held.
 func (t *Table) makeRoom(f *File, length int64) error {
 	need := (length + paging.PageSize - 1) / paging.PageSize
 	for {
@@ -31,6 +31,8 @@ func (t *Table) makeRoom(f *File, length int64) error {
 		}
 		if held == nil {
 			switch {
+			case !fits && t.onlyOnSync:
+				return os.NewSyscallError("write", syscall.ENOSPC)
 			case !fits:
 				return os.NewSyscallError("mmap", syscall.ENOMEM)
 			case t.parkOldest():
@@ -53,6 +55,9 @@ func (t *Table) makeRoom(f *File, length int64) error {
 // longestHeld returns the staged file that has held copies for longest, of those that
 // suit, with a reference, or nil. It then counts as the one that has held them least.
 func (t *Table) longestHeld(suits func(*File) bool) *File {
+	if t.onlyOnSync {
+		return nil
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for e := t.held.Front(); e != nil; e = e.Next() {

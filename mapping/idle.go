@@ -158,7 +158,7 @@ func (t *Table) Idle() int64 { return t.unused.Load() }
 // CloseIdle closes up to n files that nobody uses, so that their descriptors are
 // free: first those that are only kept in case they are opened again, the longest
 // idle first, then private ones, whose copied pages stay in memory, then staged ones,
-// which are written back.
+// which are written back, or stay too; see Config.OnlyOnSync.
 func (t *Table) CloseIdle(n int) {
 	for ; n > 0 && t.giveUpOldest(); n-- {
 	}
@@ -199,7 +199,7 @@ func (t *Table) giveUp(f *File) {
 // syncUnlessRemembered writes a file back that is about to be closed if no more files
 // can be remembered.
 func (t *Table) syncUnlessRemembered(f *File) {
-	if !f.record.Unsynced() || !t.remembered.full() {
+	if !f.record.Unsynced() || !t.remembered.full() || t.onlyOnSync {
 		return
 	}
 	seen := f.Failures()
@@ -211,6 +211,9 @@ func (t *Table) syncUnlessRemembered(f *File) {
 // syncOldest writes the staged file back that has been idle longest, closes it, and
 // reports whether it could.
 func (t *Table) syncOldest() bool {
+	if t.onlyOnSync {
+		return false
+	}
 	f := t.oldestKept(Staged)
 	if f == nil {
 		return false

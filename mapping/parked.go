@@ -15,17 +15,18 @@ import (
 )
 
 // Private files that were changed keep what was stored until the mount ends, however
-// many they are. Descriptors and mappings are bounded, so a file that nobody uses can
+// many they are. So do staged ones until they are synced, with Config.OnlyOnSync. Descriptors and mappings are bounded, so a file that nobody uses can
 // be parked: what it has copied moves to memory of its own, and the file is closed.
 // The next open of the inode makes it again.
 
-// parkedFile is what is left of a private file that is parked. Nothing of it changes
+// parkedFile is what is left of a file that is parked. Nothing of it changes
 // but mtime, which the table's mu guards.
 type parkedFile struct {
 	// mu is held while the file is made again.
 	mu sync.Mutex
 
 	id    ID
+	mode  Mode
 	owner uint32
 	born  unix.StatxTimestamp // tells the inode from a later one with its number
 	ctime unix.Timespec       // what it looked like
@@ -45,10 +46,13 @@ type parkedRun struct {
 	bytes []byte
 }
 
-// parkOldest parks the private file that has been idle longest and reports whether
-// there was one. Its memory is copied for that.
+// parkOldest parks the file that has been idle longest, of those that can be, and reports
+// whether there was one. Its memory is copied for that.
 func (t *Table) parkOldest() bool {
 	f := t.oldestKept(Private)
+	if f == nil && t.onlyOnSync {
+		f = t.oldestKept(Staged)
+	}
 	if f == nil {
 		return false
 	}
@@ -82,11 +86,11 @@ func (t *Table) takeOut(f *File) (p *parkedFile, ok bool) {
 	defer f.mu.Unlock()
 	c := f.copies
 	var st unix.Stat_t
-	if c == nil || c.mode != Private || len(f.locked) > 0 || f.fd < 0 || sys.Fstat(f.fd, &st) != nil || st.Nlink == 0 {
+	if c == nil || c.mode != Private && !t.onlyOnSync || len(f.locked) > 0 || f.fd < 0 || sys.Fstat(f.fd, &st) != nil || st.Nlink == 0 {
 		return nil, false
 	}
 	p = &parkedFile{
-		id: f.id, owner: f.owner, born: birth(f.fd), ctime: st.Ctim, size: f.size.Load(), own: c.own, cut: c.cut, mtime: f.mtime.Load(),
+		id: f.id, mode: c.mode, owner: f.owner, born: birth(f.fd), ctime: st.Ctim, size: f.size.Load(), own: c.own, cut: c.cut, mtime: f.mtime.Load(),
 	}
 	if p.born == (unix.StatxTimestamp{}) || !p.copyOut(f) {
 		return nil, false
@@ -181,7 +185,7 @@ func (f *File) restore(p *parkedFile) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.record = p.record.Clone()
-	f.setModeLocked(Private)
+	f.setModeLocked(p.mode)
 	f.copies.own, f.copies.cut = p.own, p.cut
 	f.size.Store(size)
 	// Others may have cut the backing file, and copies with it.
@@ -263,7 +267,7 @@ func (t *Table) dropParkedLocked(id ID) {
 	}
 }
 
-// Parked returns how many private files are in memory only, without a descriptor.
+// Parked returns how many files are in memory only, without a descriptor.
 func (t *Table) Parked() int64 { return t.parkedN.Load() }
 
 // parkedUnsynced counts the bytes of parked files that a power cut would take.

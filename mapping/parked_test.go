@@ -1,6 +1,7 @@
 package mapping
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -42,12 +43,20 @@ func descriptors(t testing.TB, dir string) (n int) {
 	return n
 }
 
-// TestPrivateFilesBeyondTheDescriptors: many changed private files keep what was
-// stored, though only a few of them may stay open.
-func TestPrivateFilesBeyondTheDescriptors(t *testing.T) {
+// TestFilesBeyondTheDescriptors: many changed files keep in memory what was stored,
+// though only a few of them may stay open: private ones, and staged ones that only a sync
+// writes back.
+func TestFilesBeyondTheDescriptors(t *testing.T) {
+	for _, cfg := range []Config{{Mode: Private}, {Mode: Staged, OnlyOnSync: true}} {
+		t.Run(cfg.Mode.String(), func(t *testing.T) { testBeyondDescriptors(t, cfg) })
+	}
+}
+
+func testBeyondDescriptors(t *testing.T, cfg Config) {
 	filetest.OnEachFS(t, func(t *testing.T, dir string) {
 		const files, idle = 60, 4
-		table := newTestTable(t, Config{Mode: Private, MaxIdle: idle}, nil)
+		cfg.MaxIdle = idle
+		table := newTestTable(t, cfg, nil)
 		name := func(i int) string { return filepath.Join(dir, fmt.Sprint(i)) }
 		model := make([][]byte, files)
 		was := make([][]byte, files)
@@ -108,6 +117,69 @@ func TestPrivateFilesBeyondTheDescriptors(t *testing.T) {
 			}
 		}
 		wantCopiedCount(t, table)
+		// One half is synced, the other given up.
+		for i := range files / 2 * cfg.syncs() {
+			f := reopen(t, table, name(i))
+			seen := f.Failures()
+			if err := f.Sync(&seen, false); err != nil {
+				t.Fatal(err)
+			}
+			f.Release(true)
+			was[i] = model[i]
+		}
+		table.Revert()
+		if n, bytes := table.Parked(), table.CopiedBytes(); n != 0 || bytes != 0 {
+			t.Errorf("%d files are parked after Revert, %d bytes copied", n, bytes)
+		}
+		for i := range files {
+			f := reopen(t, table, name(i))
+			wantLoaded(t, f, was[i])
+			f.Release(true)
+			if got, err := os.ReadFile(name(i)); err != nil || filetest.SameBytes(got, was[i]) != nil {
+				t.Errorf("the backing file %d: %v", i, err)
+			}
+		}
+	})
+}
+
+// syncs is 1 in the mode in which a sync writes anything, else 0.
+func (cfg *Config) syncs() int {
+	if cfg.Mode == Staged {
+		return 1
+	}
+	return 0
+}
+
+// TestOnlyOnSync: with OnlyOnSync the limit of dirty pages is an error for the writer, and
+// nothing reaches the file by itself.
+func TestOnlyOnSync(t *testing.T) {
+	filetest.OnEachFS(t, func(t *testing.T, dir string) {
+		table := newTestTable(t, Config{Mode: Staged, OnlyOnSync: true, DirtyLimit: 8 * paging.PageSize}, nil)
+		path := filepath.Join(dir, "f")
+		f, err := table.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Release(true)
+		page := filetest.Pattern(int(paging.PageSize), 1)
+		n := int64(0)
+		for ; err == nil && n < 100; n++ {
+			_, err = f.WriteAt(page, n*paging.PageSize, Origin{})
+		}
+		if !errors.Is(err, syscall.ENOSPC) {
+			t.Fatalf("after %d pages of 8: %v", n, err)
+		}
+		table.CloseIdle(100)
+		if st, err := os.Stat(path); err != nil || st.Size() != 0 {
+			t.Errorf("the file has %d bytes, and nobody synced it; %v", st.Size(), err)
+		}
+		seen := f.Failures()
+		if err := f.Sync(&seen, false); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteAt(page, 0, Origin{}); err != nil {
+			t.Errorf("after the sync: %v", err)
+		}
 	})
 }
 

@@ -77,6 +77,13 @@ func (r *rememberedFiles) record(id ID) *dirty.Record {
 	return new(dirty.Record)
 }
 
+// clear forgets all files.
+func (r *rememberedFiles) clear() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.files = nil
+}
+
 // forget drops what is remembered of a file that is gone.
 func (r *rememberedFiles) forget(id ID) {
 	r.mu.Lock()

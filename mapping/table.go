@@ -37,6 +37,10 @@ type Config struct {
 	// together: a writer that would exceed it waits while staged files are written
 	// back. 0 is a quarter of the memory.
 	DirtyLimit int64
+	// OnlyOnSync says that staged files are written back by [File.Sync] and [File.Msync]
+	// alone. A writer that would exceed DirtyLimit then gets ENOSPC, and what files have in
+	// memory that nobody uses stays there without them.
+	OnlyOnSync bool
 	// ManyUsers says that the files' owners share DirtyLimit: none of them can take it
 	// all.
 	ManyUsers bool
@@ -67,6 +71,7 @@ type Table struct {
 	maxMappings int64
 	maxMapped   int64 // bytes
 	maxIdle     int
+	onlyOnSync  bool // Config.OnlyOnSync
 
 	// copied counts the pages with their own bytes in the engine's memory, by the
 	// owner of the file, as a disk quota counts blocks.
@@ -112,6 +117,7 @@ func NewTable(cfg Config) *Table {
 		maxMappings: int64(cfg.MaxMappings),
 		maxMapped:   cfg.MaxMappedBytes,
 		maxIdle:     cfg.MaxIdle,
+		onlyOnSync:  cfg.OnlyOnSync,
 		modes:       fileModes{normal: cfg.Mode},
 		noATime:     cfg.NoATime,
 		files:       make(map[ID]*File),
