@@ -10,6 +10,7 @@ import (
 	"bazil.org/fuse"
 	"golang.org/x/sys/unix"
 
+	"mapfs/fs/crash"
 	"mapfs/fs/wire"
 	"mapfs/mapping"
 )
@@ -73,6 +74,15 @@ func (s *Session) sendAttr(w *wire.Worker, n *Node, st *unix.Stat_t) error {
 
 // stat is stat(2) of a node, also of one that is open but has no name any more.
 func (s *Session) stat(n *Node, st *unix.Stat_t) error {
+	err := s.statInode(n, st)
+	if err == nil {
+		s.showLinks(n, st)
+	}
+	return err
+}
+
+// statInode is stat with the names that clients do not see.
+func (s *Session) statInode(n *Node, st *unix.Stat_t) error {
 	if f := n.openFile(); f != nil {
 		if err := f.Stat(st); !errors.Is(err, syscall.EBADF) {
 			return err
@@ -106,7 +116,15 @@ func (s *Session) setattr(w *wire.Worker, r *fuse.SetattrRequest) error {
 		fuse.SetattrAtime | fuse.SetattrMtime | fuse.SetattrAtimeNow | fuse.SetattrMtimeNow
 	if r.Valid&inode != 0 {
 		n.knows(noCapabilities|noSetID, false)
-		err := s.withInode(n, &st, func(path string) error { return setInode(path, r) })
+		set := func() error {
+			return s.withInode(n, &st, func(path string) error { return setInode(path, r) })
+		}
+		var err error
+		if s.history != nil && r.Valid&(fuse.SetattrMode|fuse.SetattrUid|fuse.SetattrGid) != 0 {
+			err = s.history.changeMode(n, set)
+		} else {
+			err = set()
+		}
 		if err != nil && !s.keepsTimes(n, r, err) {
 			return err
 		}
@@ -231,10 +249,19 @@ func (s *Session) truncate(n *Node, r *fuse.SetattrRequest) error {
 	}
 	defer f.Release(true)
 	n.changed()
-	if _, err := dropSetID(f, r.Valid.SetattrKillSUIDGID()); err != nil {
+	err = s.history.changeMode(n, func() error {
+		_, err := dropSetID(f, r.Valid.SetattrKillSUIDGID())
+		return err
+	})
+	if err != nil {
 		return err
 	}
-	return f.Truncate(int64(r.Size))
+	return s.resize(n, f, int64(r.Size), r.Pid)
+}
+
+// resize sets the size of a file for a client.
+func (s *Session) resize(n *Node, f *mapping.File, size int64, pid uint32) error {
+	return s.history.changeBytes(n, f, crash.Truncate, 0, 0, pid, func() error { return f.Truncate(size) })
 }
 
 // dropSetID does what a write by somebody without CAP_FSETID does to a program:

@@ -7,6 +7,7 @@ import (
 	"bazil.org/fuse"
 	"golang.org/x/sys/unix"
 
+	"mapfs/fs/crash"
 	"mapfs/fs/wire"
 	"mapfs/mapping"
 )
@@ -56,6 +57,7 @@ func (s *Session) fillEntry(out *wire.EntryOut, st *unix.Stat_t, p place, dir fu
 	} else {
 		s.files.StatHeld(st, p.dir.fd, p.name)
 	}
+	s.showLinks(n, st)
 	out.Nodeid = uint64(n.id)
 	wire.SetTimeout(&out.EntryValid, &out.EntryValidNsec, s.opts.EntryTimeout)
 	wire.SetTimeout(&out.AttrValid, &out.AttrValidNsec, s.opts.AttrTimeout)
@@ -74,32 +76,36 @@ func (s *Session) sendNew(w *wire.Worker, p place, dir fuse.NodeID) error {
 
 // make runs create, which makes the entry name in the directory dir in the
 // client's name, and answers with it.
-func (s *Session) make(w *wire.Worker, h *fuse.Header, name string, create func(dirfd int, name string) error) error {
-	p, err := s.entry(h.Node, name)
+func (s *Session) make(w *wire.Worker, h *fuse.Header, kind crash.Kind, name string, create func(dirfd int, name string) error) error {
+	p, err := s.newEntry(h.Node, name)
 	if err != nil {
 		return err
 	}
 	defer s.leave(p)
+	defer s.history.begin()()
 	if err := s.as(h, func() error { return create(p.dir.fd, p.name) }); err != nil {
+		return err
+	}
+	if err := s.history.made(kind, p, h.Node); err != nil {
 		return err
 	}
 	return s.sendNew(w, p, h.Node)
 }
 
 func (s *Session) mkdir(w *wire.Worker, r *fuse.MkdirRequest) error {
-	return s.make(w, &r.Header, r.Name, func(dirfd int, name string) error {
+	return s.make(w, &r.Header, crash.Mkdir, r.Name, func(dirfd int, name string) error {
 		return os.NewSyscallError("mkdirat", unix.Mkdirat(dirfd, name, unixMode(r.Mode)&^unix.S_IFMT))
 	})
 }
 
 func (s *Session) mknod(w *wire.Worker, r *fuse.MknodRequest) error {
-	return s.make(w, &r.Header, r.Name, func(dirfd int, name string) error {
+	return s.make(w, &r.Header, crash.Mknod, r.Name, func(dirfd int, name string) error {
 		return os.NewSyscallError("mknodat", unix.Mknodat(dirfd, name, unixMode(r.Mode), int(r.Rdev)))
 	})
 }
 
 func (s *Session) symlink(w *wire.Worker, r *fuse.SymlinkRequest) error {
-	return s.make(w, &r.Header, r.NewName, func(dirfd int, name string) error {
+	return s.make(w, &r.Header, crash.Symlink, r.NewName, func(dirfd int, name string) error {
 		return os.NewSyscallError("symlinkat", unix.Symlinkat(r.Target, dirfd, name))
 	})
 }
@@ -113,7 +119,7 @@ func (s *Session) link(w *wire.Worker, r *fuse.LinkRequest) error {
 	if n == nil {
 		return syscall.ESTALE
 	}
-	p, err := s.entry(r.Node, r.NewName)
+	p, err := s.newEntry(r.Node, r.NewName)
 	if err != nil {
 		return err
 	}
@@ -124,10 +130,14 @@ func (s *Session) link(w *wire.Worker, r *fuse.LinkRequest) error {
 		return err
 	}
 	defer unix.Close(fd)
+	defer s.history.begin()()
 	// By the descriptor, so that it is this very inode, whatever its names are
 	// by now.
 	if err := unix.Linkat(unix.AT_FDCWD, procPath(fd), p.dir.fd, p.name, unix.AT_SYMLINK_FOLLOW); err != nil {
 		return os.NewSyscallError("linkat", err)
+	}
+	if err := s.history.made(crash.Link, p, r.Node); err != nil {
+		return err
 	}
 	return s.sendNew(w, p, r.Node)
 }
@@ -139,6 +149,13 @@ func (s *Session) remove(w *wire.Worker, r *fuse.RemoveRequest) error {
 		return err
 	}
 	defer s.leave(p)
+	if s.history != nil {
+		defer s.history.begin()()
+		if err := s.history.remove(p, r); err != nil {
+			return err
+		}
+		return w.OK()
+	}
 	v, err := s.victim(p, link{r.Node, r.Name})
 	if err != nil {
 		return err
@@ -200,17 +217,24 @@ func (s *Session) rename(w *wire.Worker, r *fuse.RenameRequest) error {
 		return err
 	}
 	defer s.leave(from)
-	to, err := s.entry(r.NewDir, r.NewName)
+	to, err := s.newEntry(r.NewDir, r.NewName)
 	if err != nil {
 		return err
 	}
 	defer s.leave(to)
 
+	defer s.history.begin()()
 	s.renameMu.Lock()
 	defer s.renameMu.Unlock()
 	var moved unix.Stat_t
 	if err := unix.Fstatat(from.dir.fd, from.name, &moved, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return os.NewSyscallError("fstatat", err)
+	}
+	if s.history != nil {
+		if err := s.history.rename(from, to, r, &moved); err != nil {
+			return err
+		}
+		return w.OK()
 	}
 	replaced, err := s.victim(to, link{r.NewDir, r.NewName})
 	replaces := err == nil
@@ -265,18 +289,15 @@ func (s *Session) locateID(id fuse.NodeID, st *unix.Stat_t) (*Node, place, error
 
 // readlink answers where a symbolic link points. Following it is the client's.
 func (s *Session) readlink(w *wire.Worker, r *fuse.ReadlinkRequest) error {
-	var st unix.Stat_t
-	_, p, err := s.locateID(r.Node, &st)
+	n := s.nodes.get(r.Node)
+	if n == nil {
+		return syscall.ESTALE
+	}
+	target, err := s.Readlink(n)
 	if err != nil {
 		return err
 	}
-	defer s.leave(p)
-	var target [unix.PathMax]byte
-	length, err := unix.Readlinkat(p.dir.fd, p.name, target[:])
-	if err != nil {
-		return os.NewSyscallError("readlinkat", err)
-	}
-	return w.SendBytes(target[:length])
+	return w.SendBytes([]byte(target))
 }
 
 // statfs answers for the filesystem that a node is on.

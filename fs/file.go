@@ -8,6 +8,7 @@ import (
 	"bazil.org/fuse"
 	"golang.org/x/sys/unix"
 
+	"mapfs/fs/crash"
 	"mapfs/fs/wire"
 	"mapfs/mapping"
 )
@@ -241,7 +242,7 @@ func (s *Session) openFile(n *Node, r *fuse.OpenRequest) (wire.OpenOut, error) {
 		return wire.OpenOut{}, err
 	}
 	if r.Flags&fuse.OpenTruncate != 0 {
-		if err := f.Truncate(0); err != nil {
+		if err := s.resize(n, f, 0, r.Pid); err != nil {
 			f.Release(true)
 			return wire.OpenOut{}, err
 		}
@@ -275,6 +276,9 @@ func (s *Session) newHandle(n *Node, f *mapping.File, flags fuse.OpenFlags, clie
 		f.SetName(s.Path(n))
 	}
 	f.Observe(mapping.Event{Kind: mapping.EventOpen, Flags: int(flags), PID: client.Pid})
+	if s.history != nil {
+		s.history.opened(n, int(flags))
+	}
 	out.Fh = uint64(s.handles.add(&handle{node: n, file: f, flags: int(flags), user: client.Uid, failures: f.Failures()}))
 	return out, nil
 }
@@ -282,7 +286,7 @@ func (s *Session) newHandle(n *Node, f *mapping.File, flags fuse.OpenFlags, clie
 // create makes a file and opens it. A name that exists by now is ESTALE: the
 // kernel checked no permission for opening it, and looks it up again.
 func (s *Session) create(w *wire.Worker, r *fuse.CreateRequest) error {
-	p, err := s.entry(r.Node, r.Name)
+	p, err := s.newEntry(r.Node, r.Name)
 	if err != nil {
 		return err
 	}
@@ -302,6 +306,7 @@ func (s *Session) create(w *wire.Worker, r *fuse.CreateRequest) error {
 // charged for already.
 func (s *Session) createFile(p place, r *fuse.CreateRequest) (wire.CreateOut, error) {
 	var out wire.CreateOut
+	defer s.history.begin()()
 	fd := -1
 	err := s.as(&r.Header, func() (err error) {
 		const flags = unix.O_RDWR | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC
@@ -321,6 +326,10 @@ func (s *Session) createFile(p place, r *fuse.CreateRequest) (wire.CreateOut, er
 	}
 	f, err := s.files.Open(fd, &st, true, true)
 	if err != nil {
+		return out, err
+	}
+	if err := s.history.made(crash.Create, p, r.Node); err != nil {
+		f.Release(false)
 		return out, err
 	}
 	if st.Dev != s.devices.root {
@@ -357,7 +366,13 @@ func (s *Session) write(w *wire.Worker, r *fuse.WriteRequest) error {
 	if err := s.dropPrivileges(h, r.Flags&fuse.WriteKillSUIDGID != 0); err != nil {
 		return err
 	}
-	n, err := s.store(h, r)
+	var n int
+	var err error
+	if s.history != nil {
+		n, err = s.history.write(h, r)
+	} else {
+		_, n, err = s.store(h, r)
+	}
 	if err != nil {
 		return err
 	}
@@ -366,23 +381,25 @@ func (s *Session) write(w *wire.Worker, r *fuse.WriteRequest) error {
 	return w.Send(wire.BytesOf(&out))
 }
 
-// store gives the bytes of a write to the engine.
-func (s *Session) store(h *handle, r *fuse.WriteRequest) (int, error) {
+// store gives the bytes of a write to the engine and returns where they went, and how many.
+func (s *Session) store(h *handle, r *fuse.WriteRequest) (at int64, n int, err error) {
 	if r.Flags&fuse.WriteCache != 0 {
 		// The kernel's cache writes back a client's store, or with -o
 		// writeback any write. Its offset is right even for O_APPEND.
-		return h.file.WriteAt(r.Data, r.Offset, mapping.Origin{Store: true})
+		n, err = h.file.WriteAt(r.Data, r.Offset, mapping.Origin{Store: true})
+		return r.Offset, n, err
 	}
 	if r.FileFlags&fuse.OpenAppend == 0 {
-		return h.file.WriteAt(r.Data, r.Offset, mapping.Origin{PID: r.Pid})
+		n, err = h.file.WriteAt(r.Data, r.Offset, mapping.Origin{PID: r.Pid})
+		return r.Offset, n, err
 	}
-	at, n, err := h.file.Append(r.Data, mapping.Origin{PID: r.Pid})
+	at, n, err = h.file.Append(r.Data, mapping.Origin{PID: r.Pid})
 	if err == nil && at != r.Offset {
 		// Somebody appended past the mount. The kernel believes the bytes are
 		// where it thought the end was.
 		s.conn.Invalidate(h.node.id)
 	}
-	return n, err
+	return at, n, err
 }
 
 // dropPrivileges makes sure that a written file is no privileged program any
@@ -395,7 +412,11 @@ func (s *Session) dropPrivileges(h *handle, kill bool) error {
 	if h.node.known.Load()&need == need {
 		return nil
 	}
-	changed, err := dropSetID(h.file, kill)
+	changed := false
+	err := s.history.changeMode(h.node, func() (err error) {
+		changed, err = dropSetID(h.file, kill)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -415,6 +436,9 @@ func (s *Session) release(w *wire.Worker, r *fuse.ReleaseRequest) error {
 		h.dir.close()
 	default:
 		s.closeFile(h.node, h.file)
+		if s.history != nil && !h.lost {
+			s.history.closed(h.node, h.flags)
+		}
 		h.file.Observe(mapping.Event{Kind: mapping.EventClose, Flags: h.flags})
 		h.file.Release(true)
 	}
@@ -433,7 +457,13 @@ func (s *Session) fsync(w *wire.Worker, r *fuse.FsyncRequest) error {
 		w.WillWait()
 	}
 	start := time.Now()
-	err := h.fsync(r.Flags&fsyncDataOnly != 0)
+	dataOnly := r.Flags&fsyncDataOnly != 0
+	var err error
+	if s.history != nil {
+		err = s.history.sync(h, dataOnly)
+	} else {
+		err = h.fsync(dataOnly)
+	}
 	s.slowSync.Store(time.Since(start) > slowSync)
 	if err != nil {
 		return err
@@ -466,7 +496,10 @@ func (s *Session) fallocate(w *wire.Worker, r *fuse.FAllocateRequest) error {
 	if err := s.dropPrivileges(h, r.Uid != 0); err != nil {
 		return err
 	}
-	if err := h.file.Allocate(uint32(r.Mode), int64(r.Offset), int64(r.Length)); err != nil {
+	err := s.history.allocate(h, r, func() error {
+		return h.file.Allocate(uint32(r.Mode), int64(r.Offset), int64(r.Length))
+	})
+	if err != nil {
 		return err
 	}
 	h.node.changed()

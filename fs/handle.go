@@ -11,7 +11,7 @@ import (
 // handle is one open file or directory of a client. Exactly one of file, dir and
 // sub is set.
 type handle struct {
-	node *Node // of file
+	node *Node // of file or dir
 	file *mapping.File
 	dir  *dirHandle
 	sub  SubtreeHandle
@@ -20,6 +20,9 @@ type handle struct {
 	flags int
 	// user is who is charged for the handle.
 	user uint32
+
+	// lost says that the power failed since it was opened.
+	lost bool
 
 	// failures is the count of failed write-backs this handle has been told of.
 	// The file's Sync guards it.

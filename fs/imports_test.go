@@ -35,16 +35,16 @@ func TestArrows(t *testing.T) {
 		"mapfs/fs/wire":       {"mapfs/fs/mountpoint", "mapfs/mapping/share", fuse},
 		"mapfs/fs/fault":      nil,
 		"mapfs/fs/crash":      nil,
-		"mapfs/fs":            {"mapfs/fs/fault", "mapfs/fs/wire", "mapfs/fs/mountpoint", "mapfs/mapping", "mapfs/mapping/share", "mapfs/mapping/sys", fuse},
+		"mapfs/fs":            {"mapfs/mapping/paging", "mapfs/fs/crash", "mapfs/fs/fault", "mapfs/fs/wire", "mapfs/fs/mountpoint", "mapfs/mapping", "mapfs/mapping/share", "mapfs/mapping/sys", fuse},
 		"mapfs/fs/control": append(mapping("paging", "pagestate", "dirty", "share", "sys", "explicit"),
-			"mapfs/fs", "mapfs/fs/fault", "mapfs/fs/wire", "mapfs/mapping", fuse),
+			"mapfs/fs", "mapfs/fs/crash", "mapfs/fs/fault", "mapfs/fs/wire", "mapfs/mapping", fuse),
 
 		"mapfs/client":            mapping("paging"),
 		"mapfs/docs/lab":          nil,
 		"mapfs/cmd/mapfs/display": nil,
 		"mapfs/cmd/mapfs/picture": {"mapfs/cmd/mapfs/display"},
 		"mapfs/cmd/mapfs/ctltree": nil,
-		"mapfs/cmd/mapfs": {"mapfs/cmd/mapfs/display", "mapfs/cmd/mapfs/picture", "mapfs/cmd/mapfs/ctltree", "mapfs/fs", "mapfs/fs/wire", "mapfs/fs/control", "mapfs/fs/mountpoint",
+		"mapfs/cmd/mapfs": {"mapfs/cmd/mapfs/display", "mapfs/cmd/mapfs/picture", "mapfs/cmd/mapfs/ctltree", "mapfs/fs", "mapfs/fs/crash", "mapfs/fs/wire", "mapfs/fs/control", "mapfs/fs/mountpoint",
 			"mapfs/mapping", "mapfs/mapping/paging", "mapfs/mapping/sys", "mapfs/client", "mapfs/docs/lab"},
 	}
 	seen := 0

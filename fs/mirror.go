@@ -183,7 +183,7 @@ func (s *Session) Changed(n *Node) {
 // or is the root.
 func (s *Session) Parent(n *Node) *Node {
 	l, ok := n.linkAt(0)
-	if !ok || n.id == fuse.RootID {
+	if !ok || n.id == fuse.RootID || s.isStashed(n) {
 		return nil
 	}
 	return s.nodes.get(l.dir)
@@ -195,7 +195,7 @@ func (s *Session) Path(n *Node) string {
 	var parts []string
 	for n != nil && n.id != fuse.RootID {
 		l, ok := n.linkAt(0)
-		if !ok || len(parts) > MaxDepth {
+		if !ok || len(parts) > MaxDepth || s.isStashed(n) {
 			return ""
 		}
 		parts = append(parts, l.name)

@@ -79,7 +79,14 @@ func (s *Session) openRoot() error {
 	s.files = mapping.NewTable(mapping.Config{
 		MaxMappings: s.opts.MaxMappings, MaxIdle: s.limits.idle, MapLazily: true, NoATime: s.opts.NoATime, Mode: s.opts.Mode,
 		DirtyLimit: s.opts.DirtyLimit, ManyUsers: s.opts.AllowOther, Log: s.log, Observer: s.opts.Observer,
+		OnlyOnSync: s.opts.History != nil,
 	})
+	if s.opts.History != nil {
+		if s.history, err = newHistory(s); err != nil {
+			s.Close()
+			return err
+		}
+	}
 	if s.subtree != nil {
 		if err := s.subtree.Attach(s, fd); err != nil {
 			s.Close()
@@ -108,6 +115,14 @@ func (s *Session) mount() error {
 // Sync writes back everything that is unsynced: every mapping, and then the
 // filesystems below, for what was closed since.
 func (s *Session) Sync() error {
+	if s.history != nil {
+		return s.history.syncAll()
+	}
+	return s.syncEverything()
+}
+
+// syncEverything is Sync without regard to a history.
+func (s *Session) syncEverything() error {
 	err := s.files.SyncAll()
 	return errors.Join(err, s.files.SyncClosed(func() error {
 		var errs []error
@@ -152,6 +167,9 @@ func (s *Session) end() {
 func (s *Session) Close() {
 	if s.subtree != nil {
 		s.subtree.Close()
+	}
+	if s.history != nil {
+		s.history.close()
 	}
 	s.files.Close()
 	s.nodes.close()

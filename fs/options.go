@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"time"
 
+	"mapfs/fs/crash"
 	"mapfs/mapping"
 )
 
@@ -15,8 +16,14 @@ const DefaultTimeout = time.Second
 // of a mount that alone changes what it mirrors.
 const ExclusiveTimeout = 24 * time.Hour
 
+// DefaultHistoryMemory is how many bytes of a history stay in memory.
+const DefaultHistoryMemory = 64 << 20
+
 // Mode says where stores to a file go: mapping.Shared, Private or Staged.
 type Mode = mapping.Mode
+
+// Staged is mapping.Staged.
+const Staged = mapping.Staged
 
 // ParseMode returns the mode that is called shared, private or staged.
 func ParseMode(name string) (Mode, error) { return mapping.ParseMode(name) }
@@ -67,6 +74,15 @@ type Options struct {
 	// copy: writers wait while the oldest are written back. 0 is a quarter of the
 	// memory.
 	DirtyLimit int64
+	// History is the model by which the mount knows what a power cut would leave; nil if it
+	// keeps no history. Then Mode must be Staged, WritebackInterval 0, Writeback not set, and
+	// there must be a Subtree with a name. HistoryMemory is how many bytes of the history
+	// stay in memory, the rest goes to an unlinked file in HistoryDir; 0 and "" stand for
+	// DefaultHistoryMemory and the system's directory for temporary files.
+	History       crash.Model
+	HistoryDir    string
+	HistoryMemory int64
+
 	// WritebackInterval is how often everything unsynced is written back without
 	// being asked for. 0 is never.
 	WritebackInterval time.Duration

@@ -117,6 +117,15 @@ func (s *Session) entry(id fuse.NodeID, name string) (place, error) {
 	return place{d, name}, nil
 }
 
+// newEntry is entry for a name that is about to be made: not in a directory that was
+// removed, and is kept.
+func (s *Session) newEntry(id fuse.NodeID, name string) (place, error) {
+	if dir := s.nodes.get(id); dir != nil && s.isStashed(dir) {
+		return place{}, syscall.ENOENT
+	}
+	return s.entry(id, name)
+}
+
 // leave ends the use of a place.
 func (s *Session) leave(p place) { s.dirs.put(p.dir) }
 

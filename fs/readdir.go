@@ -22,6 +22,8 @@ type dirHandle struct {
 	// asDirs says that directories and regular files are shown, both as directories,
 	// and everything else is left out.
 	asDirs bool
+	// hidden is the name of an entry that is not shown; "" if all are.
+	hidden string
 
 	// mu guards the rest: readdir of one open directory can come from several
 	// threads.
@@ -106,7 +108,10 @@ func (s *Session) openDir(n *Node, client *fuse.Header, quiet, asDirs bool) (out
 	if err != nil {
 		return out, os.NewSyscallError("openat", err)
 	}
-	h := &handle{user: client.Uid, dir: &dirHandle{fd: fd, dev: n.key.Dev, asDirs: asDirs}}
+	h := &handle{node: n, user: client.Uid, dir: &dirHandle{fd: fd, dev: n.key.Dev, asDirs: asDirs}}
+	if s.history != nil && n.id == fuse.RootID {
+		h.dir.hidden = s.history.stash.name
+	}
 	out.Fh = uint64(s.handles.add(h))
 	return out, nil
 }
@@ -167,27 +172,65 @@ func (d *dirHandle) read(out []byte, off int64, devices *deviceTable) ([]byte, e
 			}
 			d.at, d.end = 0, n
 		}
-		// Taken apart byte by byte: the last record in the buffer is shorter
-		// than the structure with its longest name.
-		entry := d.buf[d.at:d.end]
-		ino := binary.NativeEndian.Uint64(entry[unsafe.Offsetof(unix.Dirent{}.Ino):])
-		cookie := binary.NativeEndian.Uint64(entry[unsafe.Offsetof(unix.Dirent{}.Off):])
-		reclen := int(binary.NativeEndian.Uint16(entry[unsafe.Offsetof(unix.Dirent{}.Reclen):]))
-		name := entry[unsafe.Offsetof(unix.Dirent{}.Name):reclen]
-		name = name[:clen(name)]
-		kind := uint32(entry[unsafe.Offsetof(unix.Dirent{}.Type)])
-		header := wire.Dirent{Ino: devices.inode(mapping.ID{Dev: d.dev, Ino: ino}), Off: cookie, Type: kind}
+		header, name, reclen := d.entryAt(d.at, devices)
+		kind := header.Type
 		if d.asDirs {
 			header.Type = unix.DT_DIR
 		}
-		if !d.asDirs || kind == unix.DT_REG || kind == unix.DT_DIR || kind == unix.DT_UNKNOWN {
+		if d.shows(kind, name) {
 			if len(out)+wire.DirentSize(name) > cap(out) {
 				return out, nil
 			}
 			out = wire.AppendDirent(out, &header, name)
 		}
 		d.at += reclen
-		d.next = int64(cookie)
+		d.next = int64(header.Off)
+	}
+}
+
+// shows reports whether an entry is one that the handle shows.
+func (d *dirHandle) shows(kind uint32, name []byte) bool {
+	if d.hidden != "" && string(name) == d.hidden {
+		return false
+	}
+	return !d.asDirs || kind == unix.DT_REG || kind == unix.DT_DIR || kind == unix.DT_UNKNOWN
+}
+
+// entryAt returns the entry at a place in the buffer, its name, which is in the buffer
+// too, and how long its record is.
+func (d *dirHandle) entryAt(at int, devices *deviceTable) (header wire.Dirent, name []byte, reclen int) {
+	// Taken apart byte by byte: the last record in the buffer is shorter than the structure
+	// with its longest name.
+	entry := d.buf[at:d.end]
+	ino := binary.NativeEndian.Uint64(entry[unsafe.Offsetof(unix.Dirent{}.Ino):])
+	reclen = int(binary.NativeEndian.Uint16(entry[unsafe.Offsetof(unix.Dirent{}.Reclen):]))
+	name = entry[unsafe.Offsetof(unix.Dirent{}.Name):reclen]
+	header = wire.Dirent{
+		Ino: devices.inode(mapping.ID{Dev: d.dev, Ino: ino}), Off: binary.NativeEndian.Uint64(entry[unsafe.Offsetof(unix.Dirent{}.Off):]),
+		Type: uint32(entry[unsafe.Offsetof(unix.Dirent{}.Type)]),
+	}
+	return header, name[:clen(name)], reclen
+}
+
+// each calls fn for the entries of a directory that nobody has read from yet.
+func (d *dirHandle) each(devices *deviceTable, fn func(e wire.Dirent, name string)) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.buf = direntsBuffers.Get().(*direntsBuffer)
+	defer d.release()
+	for {
+		n, err := unix.Getdents(d.fd, d.buf[:])
+		if err != nil || n == 0 {
+			return os.NewSyscallError("getdents64", err)
+		}
+		d.end = n
+		for at := 0; at < n; {
+			header, name, reclen := d.entryAt(at, devices)
+			if d.shows(header.Type, name) {
+				fn(header, string(name))
+			}
+			at += reclen
+		}
 	}
 }
 

@@ -27,13 +27,21 @@ func (s *Session) Handle(w *wire.Worker, request fuse.Request) error {
 			return err
 		}
 	}
-	err := s.handle(w, request)
+	err := s.serve(w, request)
 	if errors.Is(err, syscall.ENOSPC) && takesSpace(request) {
 		w.WillWait()
 		s.awaitForgets()
-		err = s.handle(w, request) // nothing was done yet
+		err = s.serve(w, request) // nothing was done yet
 	}
 	return err
+}
+
+// serve is handle, by way of the history if there is one.
+func (s *Session) serve(w *wire.Worker, request fuse.Request) error {
+	if s.history != nil && request.Hdr().Node&SubtreeNode == 0 {
+		return s.history.handle(w, request)
+	}
+	return s.handle(w, request)
 }
 
 // takesSpace reports whether a request that fails for want of space has done nothing, and

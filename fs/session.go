@@ -26,6 +26,7 @@ type Session struct {
 	handles handleTable
 	devices deviceTable
 	faults  fault.Set
+	history *history // nil if the mount has none
 
 	// uid and gid are the daemon's own; what others create is created in
 	// their name when the daemon is root.

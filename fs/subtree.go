@@ -29,6 +29,11 @@ type Subtree interface {
 	// Forget takes count lookups of one of its nodes back.
 	Forget(id fuse.NodeID, count uint64)
 
+	// DurableChanged is told that more of a file's bytes are durable now, and PowerFailed
+	// that the power has failed: no node that it knows, but the root, is of any use.
+	DurableChanged(n *Node)
+	PowerFailed()
+
 	// XattrPrefix begins the names of the extended attributes that the subtree has for
 	// nodes of the mirror. Xattr returns the value of one, or ENODATA, and XattrNames
 	// those that a list of n's attributes shows, each with a NUL at its end.

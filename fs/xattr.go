@@ -155,12 +155,14 @@ func (s *Session) setxattr(w *wire.Worker, r *fuse.SetxattrRequest) error {
 		// the group what the list gives to one user.
 		return syscall.EOPNOTSUPP
 	}
-	err := s.withXattrs(n, func(path string, follow bool) error {
-		set := unix.Lsetxattr
-		if follow {
-			set = unix.Setxattr
-		}
-		return os.NewSyscallError("setxattr", set(path, r.Name, r.Xattr, int(r.Flags)))
+	err := s.history.changeXattr(n, r.Name, func() error {
+		return s.withXattrs(n, func(path string, follow bool) error {
+			set := unix.Lsetxattr
+			if follow {
+				set = unix.Setxattr
+			}
+			return os.NewSyscallError("setxattr", set(path, r.Name, r.Xattr, int(r.Flags)))
+		})
 	})
 	if err != nil {
 		return err
@@ -180,12 +182,14 @@ func (s *Session) removexattr(w *wire.Worker, r *fuse.RemovexattrRequest) error 
 	if s.ownsXattr(r.Name) {
 		return syscall.EPERM
 	}
-	err := s.withXattrs(n, func(path string, follow bool) error {
-		remove := unix.Lremovexattr
-		if follow {
-			remove = unix.Removexattr
-		}
-		return os.NewSyscallError("removexattr", remove(path, r.Name))
+	err := s.history.changeXattr(n, r.Name, func() error {
+		return s.withXattrs(n, func(path string, follow bool) error {
+			remove := unix.Lremovexattr
+			if follow {
+				remove = unix.Removexattr
+			}
+			return os.NewSyscallError("removexattr", remove(path, r.Name))
+		})
 	})
 	if err != nil {
 		return err

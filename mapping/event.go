@@ -25,13 +25,16 @@ const (
 	EventEvict                  // the mapping was evicted to make room for another
 	EventOpen                   // a client opened the file
 	EventClose                  // a client's handle was released
+	// EventPowercut: the power failed. Pages operations were lost, with Length bytes, and Off
+	// survived that nobody had promised.
+	EventPowercut
 )
 
 // String returns the kind's name.
 func (k Kind) String() string {
 	return [...]string{
 		"read", "write", "store", "extend", "truncate", "zero", "copy", "map", "unmap", "msync",
-		"fault", "invalidate", "evict", "open", "close",
+		"fault", "invalidate", "evict", "open", "close", "powercut",
 	}[k]
 }
 

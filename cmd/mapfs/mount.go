@@ -83,6 +83,9 @@ func mount(ctx context.Context, sys system, flags *mountFlags, args []string, st
 	if err := parseOptions(&opts, flags.options); err != nil {
 		return err
 	}
+	if err := checkOptions(&opts); err != nil {
+		return err
+	}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(flags.logLevel)); err != nil {
 		return usagef("--log-level %s: choose debug, info, warn or error", flags.logLevel)

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
 	"mapfs/fs"
 	"mapfs/fs/control"
+	"mapfs/fs/crash"
 )
 
 // optionsHelp explains -o in the help texts: what each row of the table says.
@@ -98,6 +100,36 @@ var mountOptions = []mountOption{
 				err = fmt.Errorf("less than %d bytes", minDirtyLimit)
 			}
 			o.DirtyLimit = n
+			return err
+		}},
+	{name: "history",
+		usage: "history, history=MODEL", help: "know what a power cut would take, by the rules of\n" +
+			"posix or ext4 (posix); with mode=staged",
+		value: maybeValue, set: func(o *control.Options, v string) (err error) {
+			o.History, o.Mode = crash.Posix{}, fs.Staged
+			if v != "" {
+				o.History, err = crash.ModelOf(v)
+			}
+			return err
+		}},
+	{name: "nohistory", set: func(o *control.Options, _ string) error { o.History = nil; return nil }},
+	{name: "history_dir",
+		usage: "history_dir=DIR", help: "where the history goes that memory has no room for: an\n" +
+			"unlinked file (the system's temporary directory)",
+		value: needsValue, set: func(o *control.Options, v string) error {
+			if !filepath.IsAbs(v) {
+				return errors.New("not an absolute path")
+			}
+			o.HistoryDir = v
+			return nil
+		}},
+	{name: "history_memory",
+		usage: "history_memory=SIZE", help: "bytes of the history in memory (64M)",
+		value: needsValue, set: func(o *control.Options, v string) (err error) {
+			o.HistoryMemory, err = parseBytes(v)
+			if err == nil && o.HistoryMemory < 1 {
+				err = errors.New("less than a byte")
+			}
 			return err
 		}},
 	{name: "writeback_interval",
@@ -205,6 +237,24 @@ func defaultOptions() control.Options {
 		AttrTimeout:        fs.DefaultTimeout,
 		EntryTimeout:       fs.DefaultTimeout,
 	}}
+}
+
+// checkOptions refuses options that exclude each other.
+func checkOptions(opts *control.Options) error {
+	if opts.History == nil {
+		return nil
+	}
+	switch {
+	case opts.Mode != fs.Staged:
+		return usagef("-o history keeps stores from BACKING until they are synced: it excludes mode=%s", opts.Mode)
+	case opts.Writeback:
+		return usagef("-o history must see each write in its place: it excludes writeback (write exclusive,nowriteback for the rest of exclusive)")
+	case opts.WritebackInterval > 0:
+		return usagef("-o history counts what clients sync, and nothing else: it excludes writeback_interval")
+	case opts.Control == control.NoTree:
+		return usagef("-o history is seen in the control tree: it excludes control=none")
+	}
+	return nil
 }
 
 // parseOptions sets opts from the arguments of -o, each a comma list. Of

@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"unicode/utf8"
 
+	"mapfs/fs/wire"
 	"mapfs/mapping/paging"
 )
 
@@ -20,6 +21,8 @@ type command struct {
 	verb string
 	keys []string // in the order they came
 	args map[string]string
+	// w works on the request that the command came with.
+	w *wire.Worker
 }
 
 // refusal is why a command was not done: the errno that write(2) returns, and

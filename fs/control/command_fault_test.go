@@ -20,7 +20,7 @@ func TestFaultCommand(t *testing.T) {
 		{`fault op=write path="a b/*" short=10 probability=0.5 seed=7`, `op=write path="a b/*" nth=1 probability=0.5 seed=7 short=10 hits=0`},
 		{"fault op=read path=f delay=1500ms errno=EIO count=2 nth=4", "op=read path=f nth=4 count=2 errno=EIO delay=1.5s hits=0"},
 	} {
-		answer, err := h.run(tree, c.text)
+		answer, err := h.run(&call{t: tree}, c.text)
 		if err != nil {
 			t.Fatalf("%q: %v", c.text, err)
 		}
@@ -29,10 +29,10 @@ func TestFaultCommand(t *testing.T) {
 		if err := tree.writeFaults(&b, nil, nil); err != nil || b.String() != number+" "+c.listed+"\n" {
 			t.Errorf("%q is listed as %q, %v; want %q", c.text, b.String(), err, c.listed)
 		}
-		if answer, err := h.run(tree, "fault remove="+number); answer != "ok\n" || err != nil {
+		if answer, err := h.run(&call{t: tree}, "fault remove="+number); answer != "ok\n" || err != nil {
 			t.Errorf("removing %s: %q, %v", number, answer, err)
 		}
-		if _, err := h.run(tree, "fault remove="+number); wire.ErrnoOf(err) != syscall.ENOENT {
+		if _, err := h.run(&call{t: tree}, "fault remove="+number); wire.ErrnoOf(err) != syscall.ENOENT {
 			t.Errorf("removing %s again: %v, want ENOENT", number, err)
 		}
 	}
@@ -69,7 +69,7 @@ func TestFaultRefused(t *testing.T) {
 		"fault remove=1 op=fsync":                                 "stands alone",
 		"fault remove=x":                                          "no number",
 	} {
-		_, err := (&ctlHandle{}).run(tree, text)
+		_, err := (&ctlHandle{}).run(&call{t: tree}, text)
 		if wire.ErrnoOf(err) != syscall.EINVAL || !strings.Contains(err.Error(), why) {
 			t.Errorf("%q: %v, want EINVAL and %q", text, err, why)
 		}

@@ -35,6 +35,9 @@ func (t *Tree) onFile(n *fs.Node, c *command, run func(f *mapping.File, off, len
 	if c.verb == "msync" && f.Mode() == mapping.Private {
 		return "nothing was written: the mode is private, and its changes never reach the file", nil
 	}
+	if c.verb == "msync" && c.args["flags"] == "async" && t.s.History() != nil {
+		return "nothing was written: with a history the file has what is durable, and MS_ASYNC makes nothing durable", nil
+	}
 	return "ok", nil
 }
 
@@ -50,7 +53,7 @@ func (t *Tree) runFileMsync(h *ctlHandle, c *command) (string, error) {
 				return err
 			}
 		}
-		err := f.Msync(off, length, flags)
+		err := t.s.Msync(h.target, f, off, length, flags)
 		if err == nil && flags&unix.MS_INVALIDATE != 0 {
 			t.changed(h.target)
 		}
@@ -65,7 +68,7 @@ func (t *Tree) runFileMadvise(h *ctlHandle, c *command) (string, error) {
 		return "", invalid("madvise: advice=%s is none of dontneed, willneed, cold, pageout", abbreviate(c.args["advice"]))
 	}
 	return t.onFile(h.target, c, func(f *mapping.File, off, length int64) error {
-		err := f.Madvise(off, length, advice)
+		err := t.s.Madvise(h.target, f, off, length, advice)
 		if err == nil && advice == unix.MADV_DONTNEED && f.Mode() != mapping.Shared {
 			t.changed(h.target)
 		}
@@ -88,6 +91,9 @@ func (t *Tree) runMode(h *ctlHandle, c *command) (string, error) {
 	mode, err := mapping.ParseMode(c.args[""])
 	if err != nil {
 		return "", invalid("mode: %v", err)
+	}
+	if mode != mapping.Staged && t.s.History() != nil {
+		return "", invalid("mode: with -o history every file is staged: the backing file has what is durable")
 	}
 	f, err := t.s.Open(n)
 	if err != nil {

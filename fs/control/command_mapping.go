@@ -108,6 +108,9 @@ func (t *Tree) runMmap(_ *ctlHandle, c *command) (string, error) {
 	}
 	defer f.Release(true)
 	access := c.args["open"]
+	if access == "" && r.Flags&unix.MAP_SHARED != 0 && t.s.History() != nil {
+		access = "ro" // what is stored would reach the backing file past the history
+	}
 	fd, writable, err := t.openAgain(f, access)
 	if err != nil {
 		return "", &refusal{wire.ErrnoOf(err), fmt.Sprintf("mmap: file=%s cannot be opened for open=%s: %s", abbreviate(c.args["file"]), access, plainText(err))}
@@ -115,6 +118,9 @@ func (t *Tree) runMmap(_ *ctlHandle, c *command) (string, error) {
 	defer unix.Close(fd)
 	if err := c.fromFile(&r, fd, writable); err != nil {
 		return "", err
+	}
+	if writable && r.Flags&unix.MAP_SHARED != 0 && t.s.History() != nil {
+		return "", invalid("mmap: with -o history the backing file has what is durable, and stores must not reach it; use flags=private or open=ro")
 	}
 	m, err := t.arena.Mmap(f, fd, r)
 	if err != nil {

@@ -17,6 +17,8 @@ func verbs() []verb {
 		{ofMount, "munlock", []string{"addr", "length"}, (*Tree).runAtAddress},
 		{ofMount, "fault", []string{"op", "path", "nth", "count", "probability", "seed", "errno", "short", "delay", "then", "remove"}, (*Tree).runFault},
 
+		{ofMount, "powercut", []string{"keep", "seed", "torn"}, (*Tree).runPowercut},
+
 		{ofFile, "msync", []string{"offset", "length", "flags"}, (*Tree).runFileMsync},
 		{ofFile, "mode", []string{""}, (*Tree).runMode},
 		{ofFile, "madvise", []string{"advice", "offset", "length"}, (*Tree).runFileMadvise},

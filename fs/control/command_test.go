@@ -212,7 +212,7 @@ func FuzzFileCommand(f *testing.F) {
 		tree, n, want := commandTest(t)
 		before := unsyncedOf(t, tree, n)
 		h := &ctlHandle{target: n}
-		answer, err := h.run(tree, text)
+		answer, err := h.run(&call{t: tree}, text)
 		if err != nil {
 			checkSentence(t, text, err)
 			errno := wire.ErrnoOf(err)
@@ -251,7 +251,7 @@ func FuzzRootCommand(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		tree, n, want := commandTest(t)
 		before := unsyncedOf(t, tree, n)
-		_, err := (&ctlHandle{}).run(tree, text)
+		_, err := (&ctlHandle{}).run(&call{t: tree}, text)
 		if got, err := os.ReadFile(tree.backingPath("f")); err != nil || string(got) != want {
 			t.Fatalf("%q changed the file: %d bytes, %v", text, len(got), err)
 		}
@@ -279,12 +279,12 @@ func FuzzMappingCommand(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		tree, _, want := commandTest(t)
-		if _, err := (&ctlHandle{}).run(tree, "mmap name=m file=f"); err != nil {
+		if _, err := (&ctlHandle{}).run(&call{t: tree}, "mmap name=m file=f"); err != nil {
 			t.Fatal(err)
 		}
 		m := tree.arena.Find("m")
 		before := m.Segments()
-		if _, err := (&ctlHandle{explicit: m}).run(tree, text); err != nil {
+		if _, err := (&ctlHandle{explicit: m}).run(&call{t: tree}, text); err != nil {
 			checkSentence(t, text, err)
 			if !strings.Contains(strings.TrimSpace(text), "\n") && !slices.Equal(m.Segments(), before) {
 				t.Fatalf("%q was refused, and left %+v", text, m.Segments())
@@ -306,7 +306,7 @@ func TestInvalidateNotifies(t *testing.T) {
 	} {
 		tree, n, _ := commandTest(t)
 		told := changes(tree)
-		_, _ = (&ctlHandle{target: n}).run(tree, text)
+		_, _ = (&ctlHandle{target: n}).run(&call{t: tree}, text)
 		if got := told[n]; got != want {
 			t.Errorf("%q: the kernel is told: %v, want %v", text, got, want)
 		}

@@ -45,7 +45,7 @@ func (h *ctlHandle) write(c *call, p []byte, _ int64) (int, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.fresh = true
-	answer, err := h.run(c.t, string(p))
+	answer, err := h.run(c, string(p))
 	if err != nil {
 		h.answer = err.Error() + "\n"
 		return 0, err
@@ -55,7 +55,7 @@ func (h *ctlHandle) write(c *call, p []byte, _ int64) (int, error) {
 }
 
 // run runs lines and returns their answers.
-func (h *ctlHandle) run(t *Tree, text string) (string, error) {
+func (h *ctlHandle) run(from *call, text string) (string, error) {
 	if len(text) > maxCommand {
 		return "", invalid("the command has %d bytes; at most %d are taken", len(text), maxCommand)
 	}
@@ -71,10 +71,11 @@ func (h *ctlHandle) run(t *Tree, text string) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		v, err := findVerb(t.verbs, h.whose(), &c)
+		c.w = from.w
+		v, err := findVerb(from.t.verbs, h.whose(), &c)
 		var answer string
 		if err == nil {
-			answer, err = v.run(t, h, &c)
+			answer, err = v.run(from.t, h, &c)
 		}
 		if err != nil {
 			return "", plainRefusal(c.verb, err)

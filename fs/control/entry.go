@@ -22,6 +22,11 @@ type entry struct {
 	// fileSize is the size of the file in the mount that it is about.
 	size func(t *Tree, n *node, fileSize int64) int64
 
+	// history says that it is there only if the mount has a history. handOver has the
+	// kernel hand over clients' stores before it is opened. cached lets the kernel keep
+	// what is read, and so lets clients map it.
+	history, handOver, cached bool
+
 	// number is the place in the table. Inode numbers are made of it.
 	number uint64
 }
@@ -34,6 +39,8 @@ const (
 	rootDir     dir = "/"
 	mirrorDir   dir = "/files"
 	fileDir     dir = "/files/PATH"
+	durableDir  dir = "/durable"
+	durableFile dir = "/durable/PATH"
 	mappingsDir dir = "/mappings"
 	mappingDir  dir = "/mappings/NAME"
 )

@@ -169,6 +169,8 @@ func appendEvent(b []byte, seq uint64, e *loggedEvent) []byte {
 		b = fmt.Appendf(b, " flags=%s pid=%d", openFlags(e.Flags), e.PID)
 	case mapping.EventClose:
 		b = fmt.Appendf(b, " flags=%s", openFlags(e.Flags))
+	case mapping.EventPowercut:
+		b = fmt.Appendf(b, " kept=%d lost=%d bytes=%d", e.Off, e.Pages, e.Length)
 	}
 	if e.Mapping != "" {
 		b = append(append(b, " name="...), quotePath(e.Mapping)...)

@@ -62,13 +62,18 @@ type listing struct {
 
 // add adds the next entry.
 func (l *listing) add(t *Tree, name string, k key) {
+	l.addRaw(name, t.inode(k), k.entry.mode)
+}
+
+// addRaw is add of an entry whose inode number and mode are known.
+func (l *listing) addRaw(name string, inode uint64, mode uint32) {
 	at := l.at
 	l.at++
 	if at < l.off || l.full {
 		return
 	}
 	if l.full = len(l.out)+wire.DirentSize([]byte(name)) > l.size; !l.full {
-		l.out = wire.AppendDirent(l.out, &wire.Dirent{Ino: t.inode(k), Off: uint64(l.at), Type: k.entry.mode >> 12}, []byte(name))
+		l.out = wire.AppendDirent(l.out, &wire.Dirent{Ino: inode, Off: uint64(l.at), Type: mode >> 12}, []byte(name))
 	}
 }
 

@@ -21,7 +21,7 @@ import (
 // command gives lines to the root's ctl and returns the answer, or the sentence.
 func (tree *Tree) command(t *testing.T, text string) (string, syscall.Errno) {
 	t.Helper()
-	answer, err := (&ctlHandle{}).run(tree, text)
+	answer, err := (&ctlHandle{}).run(&call{t: tree}, text)
 	if err != nil {
 		checkSentence(t, text, err)
 		return err.Error(), wire.ErrnoOf(err)
@@ -222,7 +222,7 @@ func TestMappingCtl(t *testing.T) {
 		{"munmap", syscall.ESTALE},
 		{"msync", syscall.ESTALE},
 	} {
-		if _, err := h.run(tree, c.text); err == nil && c.want != 0 || err != nil && wire.ErrnoOf(err) != c.want {
+		if _, err := h.run(&call{t: tree}, c.text); err == nil && c.want != 0 || err != nil && wire.ErrnoOf(err) != c.want {
 			t.Errorf("%q: %v, want errno %d", c.text, err, c.want)
 		}
 		if got := next.Segments(); len(got) != 1 || got[0].Prot != unix.PROT_READ|unix.PROT_WRITE || got[0].Locked {

@@ -45,7 +45,7 @@ func newTree(opts Options) *Tree {
 	case NoTree:
 		t.name = ""
 	}
-	t.nodes.init(entries())
+	t.nodes.init(entriesFor(opts.History != nil))
 	return t
 }
 
@@ -58,10 +58,11 @@ const (
 // Attach is [fs.Subtree]'s. It refuses a backing directory that has an entry of the
 // tree's name: the entry could not be reached.
 func (t *Tree) Attach(s *fs.Session, backing int) error {
+	t.s, t.changed = s, s.Changed
 	if err := t.reserve(s.Options().Backing, backing); err != nil {
+		t.s = nil
 		return err
 	}
-	t.s, t.changed = s, s.Changed
 	t.uid, t.gid = s.Owner()
 	space := sys.FreeAddressSpace()
 	most := int64(maxTexts)
@@ -81,6 +82,11 @@ func (t *Tree) reserve(path string, fd int) error {
 	}
 	if err := fs.CheckName(t.name); err != nil {
 		return fmt.Errorf("%q cannot be the control tree's name: %w", t.name, err)
+	}
+	if n, err := fs.RemoveLeftStash(fd, t.name); err != nil {
+		return err
+	} else if n > 0 {
+		t.s.Log().Warn("removed what clients of an earlier mount had removed: its daemon was killed", "files", n)
 	}
 	var st unix.Stat_t
 	if unix.Fstatat(fd, t.name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil {

@@ -31,8 +31,8 @@ type node struct {
 type nodes struct {
 	// table is the table of entries, root, mirror, file and mapping its rows for
 	// directories whose names are up to others. None of them changes.
-	table                       []*entry
-	root, mirror, file, mapping *entry
+	table                                             []*entry
+	root, mirror, file, mapping, durable, durableFile *entry
 
 	mu    sync.Mutex
 	byID  map[fuse.NodeID]*node
@@ -44,6 +44,7 @@ type nodes struct {
 func (t *nodes) init(table []*entry) {
 	t.table = table
 	t.root, t.file = t.find(nowhere, string(rootDir)), t.find(mirrorDir, string(fileDir))
+	t.durable, t.durableFile = t.find(durableDir, string(durableDir)), t.find(durableDir, string(durableFile))
 	t.mirror, t.mapping = t.find(mirrorDir, string(mirrorDir)), t.find(mappingsDir, string(mappingDir))
 	t.byID = make(map[fuse.NodeID]*node)
 	t.byKey = make(map[key]*node)
@@ -98,6 +99,13 @@ func (t *nodes) look(tree *Tree, key key, held bool) *node {
 		tree.s.Forget(key.target)
 	}
 	return n
+}
+
+// known returns the node for key, or nil.
+func (t *nodes) known(key key) *node {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.byKey[key]
 }
 
 // forget takes count lookups of a node back.

@@ -49,6 +49,8 @@ func (t *Tree) Handle(w *wire.Worker, request fuse.Request) error {
 		return w.OK()
 	case *fuse.FlushRequest, *fuse.FsyncRequest, *fuse.AccessRequest:
 		return w.OK()
+	case *fuse.ReadlinkRequest:
+		return t.readlink(w, n)
 	case *fuse.StatfsRequest:
 		return t.s.Handle(w, &fuse.StatfsRequest{Header: fuse.Header{Node: fuse.RootID}})
 	case *fuse.GetxattrRequest:
@@ -91,6 +93,9 @@ func (t *Tree) getattr(w *wire.Worker, n *node) error {
 // the permissions of what they mirror, so the kernel lets nobody in who may not
 // go there in the mount itself.
 func (t *Tree) attr(n *node, a *wire.Attr) error {
+	if n.entry == t.nodes.durableFile || n.entry.holds() == durableDir {
+		return t.durableAttr(n, a)
+	}
 	now := unix.NsecToTimespec(t.since.UnixNano())
 	st := unix.Stat_t{Mode: n.entry.mode, Nlink: 1, Uid: t.uid, Gid: t.gid, Atim: now, Mtim: now, Ctim: now}
 	var target unix.Stat_t
@@ -120,6 +125,8 @@ func (t *Tree) lookup(w *wire.Worker, n *node, r *fuse.LookupRequest) error {
 	switch n.entry.holds() {
 	case mirrorDir:
 		return t.lookupMirror(w, n, r.Name)
+	case durableDir:
+		return t.lookupDurable(w, n, r.Name)
 	case mappingsDir:
 		return t.lookupMapping(w, r)
 	}
@@ -128,7 +135,7 @@ func (t *Tree) lookup(w *wire.Worker, n *node, r *fuse.LookupRequest) error {
 		return syscall.ENOENT
 	}
 	key := key{e, n.target, n.explicit}
-	if e.holds() == mirrorDir {
+	if e.holds() == mirrorDir || e.holds() == durableDir {
 		key.target = t.s.Root()
 	}
 	return t.sendNode(w, t.nodes.look(t, key, false))
@@ -162,8 +169,16 @@ func (t *Tree) open(w *wire.Worker, n *node, r *fuse.OpenRequest) error {
 		}
 		return w.Send(wire.BytesOf(&out))
 	}
+	if n.entry.cached && r.Flags&unix.O_ACCMODE != unix.O_RDONLY {
+		return syscall.EROFS
+	}
 	if !t.mayRead(&r.Header, n.target) || n.entry.may != nil && !n.entry.may(t, n, &r.Header) {
 		return syscall.EACCES
+	}
+	if n.entry.handOver {
+		if err := t.s.HandOver(w); err != nil {
+			return err
+		}
 	}
 	h := n.entry.open(t, n, &r.Header)
 	id, err := t.addHandle(h, r.Uid)
@@ -172,6 +187,9 @@ func (t *Tree) open(w *wire.Worker, n *node, r *fuse.OpenRequest) error {
 		return err
 	}
 	out := wire.OpenOut{Fh: uint64(id), OpenFlags: uint32(fuse.OpenDirectIO)}
+	if n.entry.cached {
+		out.OpenFlags = 0
+	}
 	return w.Send(wire.BytesOf(&out))
 }
 

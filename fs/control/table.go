@@ -1,6 +1,7 @@
 package control
 
 import (
+	"slices"
 	"strings"
 )
 
@@ -12,6 +13,8 @@ func entries() []*entry {
 		{dir: rootDir, name: "events", mode: readable, open: openEvents, size: eventsSize, may: isOwner},
 		{dir: rootDir, name: "metrics", mode: readable, open: text((*Tree).writeMetrics)},
 		{dir: rootDir, name: "faults", mode: readable, open: text((*Tree).writeFaults), may: isOwner},
+		{dir: rootDir, name: "pending", mode: readable, open: text((*Tree).writePending), may: isOwner, history: true, handOver: true},
+		{dir: rootDir, name: "durable", mode: directory, open: openDurableDir, history: true},
 		{dir: rootDir, name: "ctl", mode: ownersRW, open: openCtl},
 		{dir: rootDir, name: "files", mode: directory},
 		{dir: rootDir, name: "mappings", mode: removable, open: openMappings},
@@ -22,6 +25,7 @@ func entries() []*entry {
 		{dir: fileDir, name: "memory", mode: ownersRW, open: openMemory, size: memorySize},
 		{dir: fileDir, name: "backing", mode: readable, open: openBacking, size: (*Tree).backingSize},
 		{dir: fileDir, name: "unsynced", mode: readable, open: text((*Tree).writeUnsynced)},
+		{dir: fileDir, name: "durable", mode: readable, open: openDurable, size: (*Tree).durableSize, history: true},
 		{dir: fileDir, name: "ctl", mode: ownersRW, open: openCtl},
 
 		{dir: mappingDir, name: "status", mode: readable, open: text((*Tree).writeMappingStatus), may: maySee},
@@ -34,12 +38,19 @@ func entries() []*entry {
 		{dir: nowhere, name: string(rootDir), mode: directory, open: openDir},
 		{dir: mirrorDir, name: string(mirrorDir), mode: directory},
 		{dir: mirrorDir, name: string(fileDir), mode: directory, open: openDir},
+		{dir: durableDir, name: string(durableDir), mode: directory, open: openDurableDir, history: true},
+		{dir: durableDir, name: string(durableFile), mode: readable, open: openDurable, history: true, cached: true},
 		{dir: mappingsDir, name: string(mappingDir), mode: directory, open: openDir, may: maySee},
 	}
 	for i, e := range table {
 		e.number = uint64(i)
 	}
 	return table
+}
+
+// entriesFor returns the rows of a mount with or without a history.
+func entriesFor(history bool) []*entry {
+	return slices.DeleteFunc(entries(), func(e *entry) bool { return e.history && !history })
 }
 
 // File is a file or directory of the control tree that has a fixed name.

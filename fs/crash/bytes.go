@@ -48,8 +48,7 @@ func (b *Bytes) each(fn func(ref) error) error {
 
 // byteStore keeps bytes: in memory up to a bound, then in a file without a name.
 type byteStore struct {
-	dir       string // where the file is made
-	maxMemory int    // in segments
+	maxMemory int // in segments
 	inMemory  int
 	spare     []byte // the memory of a segment that was given back
 
@@ -111,11 +110,6 @@ func (s *byteStore) next() error {
 
 // spill moves a segment to the file.
 func (s *byteStore) spill(seg *segment) error {
-	if s.file == nil {
-		if err := s.open(); err != nil {
-			return err
-		}
-	}
 	slot := s.slots
 	if k := len(s.free); k > 0 {
 		slot = s.free[k-1]
@@ -133,18 +127,18 @@ func (s *byteStore) spill(seg *segment) error {
 	return nil
 }
 
-// open makes the file. It has no name, so that nothing is left of it when the process
+// open makes the file in a directory. It has no name, so that nothing is left of it when the process
 // ends, however that happens.
-func (s *byteStore) open() error {
-	fd, err := unix.Open(s.dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+func (s *byteStore) open(dir string) error {
+	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
 	if err == nil {
-		s.file = os.NewFile(uintptr(fd), s.dir)
+		s.file = os.NewFile(uintptr(fd), dir)
 		return nil
 	}
 	if err != syscall.EOPNOTSUPP && err != syscall.EISDIR {
-		return &os.PathError{Op: "open", Path: s.dir, Err: err}
+		return &os.PathError{Op: "open", Path: dir, Err: err}
 	}
-	file, err := os.CreateTemp(s.dir, "mapfs-history-")
+	file, err := os.CreateTemp(dir, "mapfs-history-")
 	if err != nil {
 		return err
 	}
@@ -205,10 +199,9 @@ func (s *byteStore) read(b *Bytes, off int64, p []byte) error {
 	})
 }
 
-// close gives everything back.
-func (s *byteStore) close() {
-	if s.file != nil {
-		s.file.Close()
-	}
-	*s = byteStore{dir: s.dir, maxMemory: s.maxMemory}
+// reset gives all bytes back.
+func (s *byteStore) reset() {
+	// What cannot be cut off is written over.
+	_ = s.file.Truncate(0)
+	*s = byteStore{maxMemory: s.maxMemory, file: s.file}
 }

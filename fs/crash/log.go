@@ -62,11 +62,14 @@ type Options struct {
 }
 
 // New returns an empty log. Close gives up what it keeps.
-func New(o Options) *Log {
+func New(o Options) (*Log, error) {
 	l := &Log{model: o.Model, page: int64(o.PageSize)}
-	l.store = byteStore{dir: o.Dir, maxMemory: int(max(o.MaxMemory/segmentSize, 1))}
+	l.store.maxMemory = int(max(o.MaxMemory/segmentSize, 1))
+	if err := l.store.open(o.Dir); err != nil {
+		return nil, err
+	}
 	l.reset()
-	return l
+	return l, nil
 }
 
 // reset forgets every operation.
@@ -83,11 +86,14 @@ func (l *Log) Reset() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.reset()
-	l.store.close()
+	l.store.reset()
 }
 
-// Close gives up what the log keeps.
-func (l *Log) Close() { l.Reset() }
+// Close gives up what the log keeps. Nobody may use it any more.
+func (l *Log) Close() {
+	l.Reset()
+	l.store.file.Close()
+}
 
 // Model returns the log's model.
 func (l *Log) Model() Model { return l.model }

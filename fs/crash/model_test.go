@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"sort"
 	"strings"
@@ -493,7 +494,10 @@ func (p *player) step() (op Op, data []byte, ok bool) {
 // play runs random operations and syncs, and compares.
 func play(t *testing.T, model Model, seed uint64, steps int) {
 	p := &player{random: rand.New(rand.NewPCG(seed, 1)), now: newWorld(), next: 1}
-	l := New(Options{Model: model, PageSize: testPage, MaxMemory: segmentSize, Dir: t.TempDir()})
+	l, err := New(Options{Model: model, PageSize: testPage, MaxMemory: segmentSize, Dir: os.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer l.Close()
 	s := &slow{model: model.Name()}
 	for range steps {

@@ -70,3 +70,31 @@ func (n *notifier) stop() {
 	close(n.closed)
 	n.done.Wait()
 }
+
+// Name is a name in a directory.
+type Name struct {
+	Dir  fuse.NodeID
+	Name string
+}
+
+// HandOver has the kernel send what clients have stored to the cached pages of nodes, drop
+// the pages, and forget what the names lead to. The channel is closed when it has, and
+// every store was answered: whoever waits for it must not keep requests from being
+// answered.
+func (c *Conn) HandOver(nodes []fuse.NodeID, names []Name) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for _, name := range names {
+			if err := c.lib.InvalidateEntry(name.Dir, name.Name); err != nil && !errors.Is(err, fuse.ErrNotCached) {
+				c.log.Debug("invalidation refused", "directory", name.Dir, "name", name.Name, "error", err)
+			}
+		}
+		for _, id := range nodes {
+			if err := c.lib.InvalidateNode(id, 0, -1); err != nil && !errors.Is(err, fuse.ErrNotCached) {
+				c.log.Debug("invalidation refused", "node", id, "error", err)
+			}
+		}
+	}()
+	return done
+}
