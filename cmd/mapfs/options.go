@@ -103,8 +103,9 @@ var mountOptions = []mountOption{
 			return err
 		}},
 	{name: "history",
-		usage: "history, history=MODEL", help: "know what a power cut would take, by the rules of\n" +
-			"posix or ext4 (posix); with mode=staged",
+		usage: "history", help: "know what a power cut would take, by the rules of\n" +
+			"posix, or of ext4 with history=ext4; sets mode=staged\n" +
+			"(nohistory)",
 		value: maybeValue, set: func(o *control.Options, v string) (err error) {
 			o.History, o.Mode = crash.Posix{}, fs.Staged
 			if v != "" {

@@ -188,7 +188,7 @@ func TestManualTree(t *testing.T) {
 	m := harness.Mount(t, harness.Ext4Dir(t), "history") // it has everything
 	page := readManual(t, "mapfs-control.5")
 	harness.Run(t, "mkdir", m.Path("d"))
-	harness.Run(t, "sh", "-c", `echo hello >"$0"/f; echo hello >"$0"/d/g`, m.Dir)
+	harness.Run(t, "sh", "-c", `echo hello >"$0"/f; echo hello >"$0"/d/g; sync "$0"/f "$0"/d/g`, m.Dir)
 
 	root, leaves := page.first(t, "root"), page.first(t, "file")
 	documented := append([]string{"files/d"}, root...)
