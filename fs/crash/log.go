@@ -95,6 +95,13 @@ func (l *Log) Close() {
 	l.store.file.Close()
 }
 
+// Size returns how many bytes of memory, and of the file, the bytes of operations take.
+func (l *Log) Size() (memory, file int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return int64(l.store.inMemory) * segmentSize, (l.store.slots - int64(len(l.store.free))) * segmentSize
+}
+
 // Model returns the log's model.
 func (l *Log) Model() Model { return l.model }
 

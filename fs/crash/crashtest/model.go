@@ -1,0 +1,296 @@
+// Package crashtest has a model of the rules in package crash that is plain and slow, for
+// tests to hold the fast one to: it keeps every operation ever, compares each with each,
+// and replays them from an empty tree. A player makes random operations that can happen.
+package crashtest
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"mapfs/fs/crash"
+)
+
+// Root is the inode of the tree's root.
+const Root crash.Inode = 1
+
+// Model is the slow model of one tree.
+type Model struct {
+	Name string // of the rules: posix or ext4
+	Page int64  // bytes
+	Ops  []*Done
+
+	committed int // how many operations there were at the last commit of the journal
+}
+
+// Done is an operation that was done.
+type Done struct {
+	crash.Op
+	Data []byte
+
+	Durable bool
+	waits   map[crash.Inode]bool
+	synced  bool // a sync of the file itself has the bytes
+	flushed int
+}
+
+// Add notes an operation, and gives it its number.
+func (m *Model) Add(op crash.Op, data []byte) {
+	d := &Done{Op: op, Data: data, waits: make(map[crash.Inode]bool)}
+	d.Number = uint64(len(m.Ops) + 1)
+	if isName(&op) {
+		for _, e := range d.entries() {
+			d.waits[e.Dir] = true
+		}
+	}
+	m.Ops = append(m.Ops, d)
+}
+
+func isName(op *crash.Op) bool { return op.Kind <= crash.Rename }
+func isData(op *crash.Op) bool { return op.Kind >= crash.Write && op.Kind <= crash.Fallocate }
+func longer(op *crash.Op) bool { return op.Size > op.OldSize }
+
+func (d *Done) entries() []crash.Entry {
+	if d.Kind == crash.Rename {
+		return []crash.Entry{d.Entry, d.To}
+	}
+	return []crash.Entry{d.Entry}
+}
+
+// emptied returns the directory that must be empty for it, or 0.
+func (d *Done) emptied() crash.Inode {
+	switch {
+	case d.Kind == crash.Rmdir:
+		return d.Inode
+	case d.Kind == crash.Rename && d.ReplacedDir:
+		return d.Replaced
+	}
+	return 0
+}
+
+func (d *Done) needsInode(i crash.Inode) bool {
+	return i != 0 && (d.Inode == i || d.Replaced == i || d.Entry.Dir == i || d.To.Dir == i)
+}
+
+// pages returns the pages whose bytes it changes.
+func (m *Model) pages(d *Done) (pages []int64) {
+	for at := d.Off / m.Page; d.Length > 0 && at*m.Page < d.Off+d.Length; at++ {
+		pages = append(pages, at)
+	}
+	return pages
+}
+
+// needs reports whether j cannot survive without i, which is earlier.
+func (m *Model) needs(i, j *Done) bool {
+	switch {
+	case isName(&i.Op) && isName(&j.Op):
+		if namesNeed(i, j) {
+			return true
+		}
+	case isData(&i.Op) && isData(&j.Op) && i.Inode == j.Inode:
+		if m.dataNeeds(i, j) {
+			return true
+		}
+	case !isData(&i.Op) && !isData(&j.Op) && !isName(&i.Op) && !isName(&j.Op):
+		if i.Inode == j.Inode && i.Attr == j.Attr {
+			return true
+		}
+	}
+	if m.Name != "ext4" {
+		return false
+	}
+	if inJournal(i) && (inJournal(j) || longer(&j.Op)) {
+		return true
+	}
+	if i.flushed > 0 && int(j.Number) > i.flushed && (inJournal(j) || longer(&j.Op)) {
+		return true
+	}
+	replaces := j.Kind == crash.Rename && j.Replaced != 0
+	return replaces && i.Inode == j.Inode && isData(&i.Op) && longer(&i.Op) && i.Kind != crash.Truncate && !m.cutBetween(i, j, i.OldSize)
+}
+
+func inJournal(d *Done) bool { return !isData(&d.Op) || d.Kind == crash.Truncate }
+
+func namesNeed(i, j *Done) bool {
+	for _, a := range i.entries() {
+		if slices.Contains(j.entries(), a) || a.Dir == j.emptied() {
+			return true
+		}
+	}
+	return i.Kind == crash.Rename && i.IsDir && i.Entry.Dir != i.To.Dir && slices.Contains(j.Above, i.Inode)
+}
+
+func (m *Model) dataNeeds(i, j *Done) bool {
+	if i.Kind == crash.Truncate {
+		if j.Kind == crash.Truncate || longer(&j.Op) {
+			return true
+		}
+		from := min(i.Size, i.OldSize) / m.Page
+		return slices.ContainsFunc(m.pages(j), func(page int64) bool { return page >= from })
+	}
+	if j.Kind == crash.Truncate {
+		return false
+	}
+	for _, page := range m.pages(i) {
+		if slices.Contains(m.pages(j), page) && !m.cutBetween(i, j, page*m.Page) {
+			return true
+		}
+	}
+	return m.Name == "ext4" && longer(&i.Op) && longer(&j.Op) && !m.cutBetween(i, j, i.OldSize)
+}
+
+// cutBetween reports whether a truncation between two operations took everything from at
+// on.
+func (m *Model) cutBetween(i, j *Done, at int64) bool {
+	for _, t := range m.Ops[i.Number : j.Number-1] {
+		if t.Kind == crash.Truncate && t.Inode == i.Inode && t.Size <= at {
+			return true
+		}
+	}
+	return false
+}
+
+// commits reports whether a sync commits the journal of ext4.
+func (m *Model) commits(y crash.Sync) bool {
+	commit, mentioned := false, false
+	for _, d := range m.Ops {
+		isNew := int(d.Number) > m.committed
+		reached := d.Inode == y.Inode && (d.Kind < crash.Link || isData(&d.Op) && d.Size != d.OldSize)
+		commit = commit || isNew && !y.DataOnly && d.needsInode(y.Inode) || isNew && reached ||
+			d.Inode == y.Inode && isData(&d.Op) && !d.Durable && longer(&d.Op)
+		mentioned = mentioned || d.needsInode(y.Inode) && (!d.Durable || isData(&d.Op) && !d.synced)
+	}
+	return commit && mentioned // what no pending operation speaks of is taken for unchanged
+}
+
+// Sync makes durable what a sync does.
+func (m *Model) Sync(y crash.Sync) {
+	commit := m.Name == "ext4" && m.commits(y)
+	if commit {
+		m.committed = len(m.Ops)
+	}
+	for _, d := range m.Ops {
+		switch {
+		case isData(&d.Op) && d.Inode == y.Inode:
+			d.Durable, d.synced = true, true
+		case commit && (inJournal(d) || d.flushed > 0):
+			d.Durable = true
+		case m.Name == "posix" && isName(&d.Op):
+			delete(d.waits, y.Inode)
+			d.Durable = d.Durable || len(d.waits) == 0
+		case m.Name == "posix" && !isData(&d.Op) && d.Inode == y.Inode && !y.DataOnly:
+			d.Durable = true
+		}
+	}
+	for again := true; again; {
+		again = false
+		for _, j := range m.Ops {
+			for _, i := range m.Ops[:j.Number-1] {
+				takes := !isData(&i.Op) || m.Name == "ext4" && j.Kind == crash.Rename && i.Inode == j.Inode
+				if j.Durable && !i.Durable && !isData(&j.Op) && takes && m.needs(i, j) {
+					i.Durable, again = true, true
+				}
+			}
+		}
+	}
+}
+
+// Closed notes that a file was closed.
+func (m *Model) Closed(inode crash.Inode) {
+	truncated := false
+	for _, d := range m.Ops {
+		if d.Inode != inode || !isData(&d.Op) || d.synced {
+			continue
+		}
+		truncated = truncated || d.Kind == crash.Truncate && d.Size == 0
+		if truncated && d.Kind != crash.Truncate && longer(&d.Op) && d.flushed == 0 && !d.Durable {
+			d.flushed = len(m.Ops)
+		}
+	}
+}
+
+// Bury takes changes of the bytes and attributes of inodes that no crash state has any more
+// for durable: nobody misses them.
+func (m *Model) Bury() {
+	alive := make(map[crash.Inode]bool)
+	for _, names := range m.Left(nil).Dirs {
+		for _, inode := range names {
+			alive[inode] = true
+		}
+	}
+	for _, d := range m.Ops {
+		if !d.Durable && isName(&d.Op) {
+			alive[d.Inode], alive[d.Replaced] = true, true
+		}
+	}
+	for _, d := range m.Ops {
+		if !isName(&d.Op) && !alive[d.Inode] && d.Inode != Root {
+			d.Durable = true
+		}
+	}
+}
+
+// Pending returns the numbers of the pending operations, in order.
+func (m *Model) Pending() (numbers []uint64) {
+	for _, d := range m.Ops {
+		if !d.Durable {
+			numbers = append(numbers, d.Number)
+		}
+	}
+	return numbers
+}
+
+// Legal reports whether a set of pending operations can survive.
+func (m *Model) Legal(keep map[uint64]bool) bool {
+	for _, j := range m.Ops {
+		if j.Durable || !keep[j.Number] {
+			continue
+		}
+		for _, i := range m.Ops[:j.Number-1] {
+			if !i.Durable && !keep[i.Number] && m.needs(i, j) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// Left returns the tree with what is durable and what is kept.
+func (m *Model) Left(keep map[uint64]bool) *World {
+	return m.replay(func(d *Done) bool { return d.Durable || keep[d.Number] })
+}
+
+// Synced returns the tree with what is durable, but of the bytes only what syncs of the
+// files themselves have made so: what is where files are stored.
+func (m *Model) Synced() *World {
+	return m.replay(func(d *Done) bool { return d.Durable && (!isData(&d.Op) || d.synced) })
+}
+
+// replay makes a tree of some of the operations.
+func (m *Model) replay(of func(*Done) bool) *World {
+	w := NewWorld()
+	for _, d := range m.Ops {
+		switch d.Kind { // whose name can come without it
+		case crash.Mkdir:
+			w.Dirs[d.Inode] = make(map[string]crash.Inode)
+		case crash.Create, crash.Mknod, crash.Symlink:
+			w.Files[d.Inode] = nil
+		}
+	}
+	for _, d := range m.Ops {
+		if of(d) {
+			w.Do(&d.Op, d.Data)
+		}
+	}
+	return w
+}
+
+// String lists the operations.
+func (m *Model) String() string {
+	var b strings.Builder
+	for _, d := range m.Ops {
+		fmt.Fprintf(&b, "%d %v inode %d %v %v replaced %d off %d length %d size %d to %d durable %v flushed %d %.20q\n",
+			d.Number, d.Kind, d.Inode, d.Entry, d.To, d.Replaced, d.Off, d.Length, d.OldSize, d.Size, d.Durable, d.flushed, d.Data)
+	}
+	return b.String()
+}

@@ -1,0 +1,9 @@
+package crash
+
+import (
+	"testing"
+
+	"mapfs/integration/harness"
+)
+
+func TestMain(m *testing.M) { harness.Main(m) }
