@@ -79,9 +79,7 @@ func (h *history) lock(n *Node) *sync.Mutex {
 func (h *history) handle(w *wire.Worker, request fuse.Request) error {
 	if r, ok := request.(*fuse.FsyncRequest); ok {
 		// A real kernel could have written the stores by now.
-		if err := h.handOver(w, r.Node); err != nil {
-			return err
-		}
+		h.handOver(w, r.Node)
 	}
 	h.gate.RLock()
 	defer h.gate.RUnlock()
@@ -133,8 +131,9 @@ func (h *history) forgetLost(id fuse.NodeID) {
 }
 
 // handOver has the kernel send the stores that clients made through mappings of other
-// files than the given node. The gate must not be held.
-func (h *history) handOver(w *wire.Worker, but fuse.NodeID) error {
+// files than the given node. The gate must not be held. A signal to the client ends the
+// wait, and is no reason to fail: a program does not expect that of fsync(2).
+func (h *history) handOver(w *wire.Worker, but fuse.NodeID) {
 	h.mu.Lock()
 	var nodes []fuse.NodeID
 	for id := range h.writers {
@@ -143,10 +142,9 @@ func (h *history) handOver(w *wire.Worker, but fuse.NodeID) error {
 		}
 	}
 	h.mu.Unlock()
-	if len(nodes) == 0 {
-		return nil
+	if len(nodes) > 0 {
+		_ = w.Wait(h.s.conn.HandOver(nodes, nil))
 	}
-	return w.Wait(h.s.conn.HandOver(nodes, nil))
 }
 
 // opened and closed count the handles of a file through which it can be mapped for stores.

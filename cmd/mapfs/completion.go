@@ -66,14 +66,21 @@ func completeMountpoints(sys system) cobra.CompletionFunc {
 
 // registerMountCompletions is for the values of the mount flags.
 func registerMountCompletions(cmd *cobra.Command) {
+	registerOptionCompletion(cmd)
 	for flag, complete := range map[string]cobra.CompletionFunc{
-		"options":      completeOptions,
 		"metrics-addr": cobra.FixedCompletions([]cobra.Completion{"127.0.0.1:"}, cobra.ShellCompDirectiveNoFileComp|cobra.ShellCompDirectiveNoSpace),
 		"log-level":    cobra.FixedCompletions([]cobra.Completion{"debug", "info", "warn", "error"}, cobra.ShellCompDirectiveNoFileComp),
 	} {
 		if err := cmd.RegisterFlagCompletionFunc(flag, complete); err != nil {
 			panic(err) // only for a flag that is not there, or has one already
 		}
+	}
+}
+
+// registerOptionCompletion lets -o complete.
+func registerOptionCompletion(cmd *cobra.Command) {
+	if err := cmd.RegisterFlagCompletionFunc("options", completeOptions); err != nil {
+		panic(err) // only for a flag that is not there, or has one already
 	}
 }
 

@@ -26,14 +26,6 @@ const (
 	answerTime = 10 * time.Second // bounds the look at the new mount
 )
 
-// childError is a daemon's own error, and the exit code it ended with.
-type childError struct {
-	message string
-	code    int
-}
-
-func (e childError) Error() string { return e.message }
-
 // startDaemon returns when the mount answers.
 func startDaemon(sys system, flags *mountFlags, backing, mountpoint string) error {
 	if err := sys.spawn(daemonArgs(flags, pipeFD, backing, mountpoint)); err != nil {
@@ -88,7 +80,7 @@ func spawnDaemon(args []string) error {
 	}
 	err = daemon.Wait()
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && exit.Exited() && len(message) > 0 {
-		return childError{message: strings.TrimSuffix(string(message), "\n"), code: exit.ExitCode()}
+		return codedError{errors.New(strings.TrimSuffix(string(message), "\n")), exit.ExitCode()} // the daemon's own
 	}
 	return fmt.Errorf("the daemon ended before the mount was ready: %w", err)
 }

@@ -56,6 +56,10 @@ func runOn(ctx context.Context, sys system, args []string, stdin io.Reader, stdo
 	if err == nil {
 		return exitDone
 	}
+	var quiet quietError
+	if errors.As(err, &quiet) {
+		return quiet.code
+	}
 	var usage usageError
 	if errors.As(err, &usage) {
 		fmt.Fprintf(stderr, "mapfs: %v; see 'mapfs --help'\n", err)
@@ -66,12 +70,24 @@ func runOn(ctx context.Context, sys system, args []string, stdin io.Reader, stdo
 	if errors.As(err, &fault) {
 		return exitSignal + int(fault.Signal)
 	}
-	var child childError
-	if errors.As(err, &child) {
-		return child.code
+	var coded codedError
+	if errors.As(err, &coded) {
+		return coded.code
 	}
 	return exitFailed
 }
+
+// codedError is an error with an exit code of its own, quietError one about which all is
+// said.
+type (
+	codedError struct {
+		error
+		code int
+	}
+	quietError struct{ code int }
+)
+
+func (quietError) Error() string { return "" }
 
 // usageError is a mistake in the command line.
 type usageError struct{ error }
@@ -89,7 +105,8 @@ it until it is unmounted. Stop it with 'mapfs umount MOUNTPOINT'.
 
 ` + optionsHelp() + `
 Exit codes: 0 done, 1 failed, 2 wrong usage; of peek, poke and hold also 135 and
-139, when an access ended in SIGBUS or SIGSEGV.`
+139, when an access ended in SIGBUS or SIGSEGV; of pending and run 3, when something
+is pending that should not be; of run else that of its command.`
 }
 
 const rootExample = `  mapfs ~/data ~/mnt                      mount in the background
@@ -129,6 +146,6 @@ func newRootCommand(sys system) *cobra.Command {
 	root.AddCommand(newMountCommand(sys), newUmountCommand(sys), newVersionCommand(), newCompletionCommand())
 	root.AddCommand(viewers(sys)...)
 	root.AddCommand(clients(sys)...)
-	root.AddCommand(newLabCommand(sys))
+	root.AddCommand(newLabCommand(sys), newRunCommand(sys))
 	return root
 }

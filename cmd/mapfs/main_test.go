@@ -216,13 +216,13 @@ func TestMountFails(t *testing.T) {
 	}
 
 	f = newFakeSystem()
-	f.spawn = func([]string) error { return childError{"mountpoint /m does not exist", exitFailed} }
+	f.spawn = func([]string) error { return codedError{errors.New("mountpoint /m does not exist"), exitFailed} }
 	if got := f.run("/b", "/m"); got != want {
 		t.Errorf("background: got %+v, want %+v", got, want)
 	}
 
 	f = newFakeSystem()
-	f.spawn = func([]string) error { return childError{"wrong", 7} }
+	f.spawn = func([]string) error { return codedError{errors.New("wrong"), 7} }
 	if got := f.run("/b", "/m"); got != (outcome{code: 7, stderr: "mapfs: wrong\n"}) {
 		t.Errorf("the daemon's exit code: got %+v", got)
 	}

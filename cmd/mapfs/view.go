@@ -231,7 +231,7 @@ func completeOnePath(_ *cobra.Command, args []string, _ string) ([]cobra.Complet
 func viewers(sys system) []*cobra.Command {
 	return []*cobra.Command{
 		newStatusCommand(sys), newMapsCommand(sys), newEventsCommand(sys), newPagesCommand(sys),
-		newWatchCommand(sys), newModeCommand(sys), newMsyncCommand(sys), newCtlCommand(sys),
+		newWatchCommand(sys), newModeCommand(sys), newMsyncCommand(sys), newPendingCommand(sys), newCtlCommand(sys),
 	}
 }
 

@@ -1,0 +1,4 @@
+printf new > t
+sync t
+mv t f
+sync .
