@@ -287,3 +287,17 @@ func (h *history) reverted(n *Node, off, length int64) {
 	defer h.names.Unlock()
 	h.settle([]crash.Inode{inodeOf(n)})
 }
+
+// abandon is [mapping.File.AbandonUnsynced] of a node's file.
+func (s *Session) abandon(n *Node, f *mapping.File) error {
+	h := s.history
+	if h == nil {
+		return f.AbandonUnsynced()
+	}
+	defer h.lock(n).Unlock()
+	if err := f.AbandonUnsynced(); err != nil {
+		return err
+	}
+	h.log.Abandon(inodeOf(n))
+	return nil
+}

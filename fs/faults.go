@@ -3,11 +3,13 @@ package fs
 import (
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"bazil.org/fuse"
 	"golang.org/x/sys/unix"
 
+	"mapfs/fs/crash"
 	"mapfs/fs/fault"
 	"mapfs/fs/wire"
 	"mapfs/mapping"
@@ -17,22 +19,28 @@ import (
 func (s *Session) Faults() *fault.Set { return &s.faults }
 
 // inject does to a request what the faults say: it waits, makes a read or write shorter,
-// or returns the error that the request fails with.
-func (s *Session) inject(w *wire.Worker, request fuse.Request) error {
+// or returns the error that the request fails with. cut says that the power fails
+// afterwards.
+func (s *Session) inject(w *wire.Worker, request fuse.Request) (cut bool, err error) {
 	ops, paths := s.describe(request)
 	if len(ops) == 0 {
-		return nil
+		return false, nil
 	}
 	action, hit := s.faults.Match(ops, paths)
 	if !hit {
-		return nil
+		return false, nil
 	}
+	cut = action.PowerCut == fault.After
 	if action.Delay > 0 {
 		done := make(chan struct{})
 		defer time.AfterFunc(action.Delay, func() { close(done) }).Stop()
 		if err := w.Wait(done); err != nil {
-			return err
+			return false, err
 		}
+	}
+	if action.PowerCut == fault.Before {
+		s.failPower(request)
+		return false, syscall.EIO
 	}
 	if action.IsShort {
 		switch r := request.(type) {
@@ -43,16 +51,24 @@ func (s *Session) inject(w *wire.Worker, request fuse.Request) error {
 		}
 	}
 	if action.Errno == 0 {
-		return nil
+		return cut, nil
 	}
 	if r, ok := request.(*fuse.FsyncRequest); ok {
 		if h := s.handles.get(r.Handle); h != nil && h.file != nil {
 			if err := s.leaves(h.node, h.file, action.Then); err != nil {
-				return err
+				return cut, err
 			}
 		}
 	}
-	return action.Errno
+	return cut, action.Errno
+}
+
+// failPower cuts the power at a request. The kernel drops what it had in its own time: it
+// can hold locks for the request that it then waits for.
+func (s *Session) failPower(request fuse.Request) {
+	if _, _, err := s.history.cut(crash.Choice{}); err != nil {
+		s.log.Error("a power cut that a fault asked for", "request", request, "error", err)
+	}
 }
 
 // FailMsync returns what the faults let the write-back of a file end with that somebody
@@ -79,9 +95,9 @@ func (s *Session) FailMsync(n *Node, f *mapping.File) error {
 func (s *Session) leaves(n *Node, f *mapping.File, then fault.Then) error {
 	switch then {
 	case fault.Clean:
-		return f.AbandonUnsynced()
+		return s.abandon(n, f)
 	case fault.Revert:
-		if err := f.Msync(0, 0, unix.MS_INVALIDATE); err != nil {
+		if err := s.Msync(n, f, 0, 0, unix.MS_INVALIDATE); err != nil {
 			return err
 		}
 		s.Changed(n)

@@ -11,6 +11,7 @@ import (
 
 	"mapfs/fs/crash"
 	"mapfs/fs/wire"
+	"mapfs/mapping"
 )
 
 // PowerCut makes of the mount what a power cut leaves by the given choice, as after a
@@ -55,6 +56,9 @@ func (h *history) cut(choice crash.Choice) (state *crash.State, dropped <-chan s
 	}
 	err = h.apply(state)
 	s := h.s
+	if s.opts.Observer != nil {
+		s.opts.Observer.Observe(eventOf(state))
+	}
 	s.files.Revert()
 	h.log.Reset()
 	h.stash.clear()
@@ -74,6 +78,16 @@ func (h *history) cut(choice crash.Choice) (state *crash.State, dropped <-chan s
 	}
 	s.subtree.PowerFailed()
 	return state, s.conn.HandOver(nodes, names), err
+}
+
+// eventOf is the event of a power cut.
+func eventOf(state *crash.State) mapping.Event {
+	e := mapping.Event{Kind: mapping.EventPowercut, Off: int64(state.Kept), Pages: int64(len(state.Lost))}
+	for _, op := range state.Lost {
+		_, length := op.Left()
+		e.Length += length
+	}
+	return e
 }
 
 // apply makes the backing directory what a state says, and goes on after an error. names

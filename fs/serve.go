@@ -23,7 +23,11 @@ func (s *Session) Serve() error {
 // Handle is [wire.Handler]'s.
 func (s *Session) Handle(w *wire.Worker, request fuse.Request) error {
 	if s.faults.Active() && request.Hdr().Node&SubtreeNode == 0 {
-		if err := s.inject(w, request); err != nil {
+		cut, err := s.inject(w, request)
+		if cut {
+			defer s.failPower(request)
+		}
+		if err != nil {
 			return err
 		}
 	}

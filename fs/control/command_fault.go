@@ -32,6 +32,9 @@ func (t *Tree) runFault(_ *ctlHandle, c *command) (string, error) {
 	if then := r.Action.Then; then != "" && then != fault.Keep && t.s.Files().Mode() != mapping.Staged {
 		return "", invalid("fault: then=%s needs -o mode=staged: otherwise the kernel has the pages, and writes them", then)
 	}
+	if r.Action.PowerCut != "" && t.s.History() == nil {
+		return "", invalid("fault: powercut=%s needs -o history: else nobody knows what is lost", r.Action.PowerCut)
+	}
 	number, err := t.s.Faults().Add(r)
 	if err != nil {
 		return "", invalid("fault: %v", err)
@@ -95,6 +98,7 @@ func (c *command) whatFault(r *fault.Rule) error {
 			return invalid("fault: errno=%s is no error's name, like EIO", abbreviate(name))
 		}
 	}
+	a.PowerCut = fault.When(c.args["powercut"])
 	if text, given := c.args["short"]; given {
 		n, err := strconv.ParseInt(text, 10, 32)
 		if err != nil || n < 0 {
@@ -149,6 +153,9 @@ func (t *Tree) writeFaults(b *strings.Builder, _ *node, _ *fuse.Header) error {
 		}
 		if f.Action.Delay > 0 {
 			fmt.Fprintf(b, " delay=%v", f.Action.Delay)
+		}
+		if f.Action.PowerCut != "" {
+			fmt.Fprintf(b, " powercut=%s", f.Action.PowerCut)
 		}
 		if f.Action.Then != "" {
 			fmt.Fprintf(b, " then=%s", f.Action.Then)

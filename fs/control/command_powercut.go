@@ -11,7 +11,6 @@ import (
 	"mapfs/fs"
 	"mapfs/fs/crash"
 	"mapfs/fs/wire"
-	"mapfs/mapping"
 	"mapfs/mapping/paging"
 )
 
@@ -32,7 +31,6 @@ func (t *Tree) runPowercut(_ *ctlHandle, c *command) (string, error) {
 	case state == nil:
 		return "", &refusal{wire.ErrnoOf(err), "powercut: " + plainText(err)}
 	}
-	t.tellPowercut(state)
 	summary := t.summary(state, &choice)
 	if err != nil {
 		return "", &refusal{wire.ErrnoOf(err), fmt.Sprintf("powercut: the power is off, but not all could be made as it says: %s\n%s",
@@ -77,16 +75,6 @@ func (c *command) choice() (choice crash.Choice, err error) {
 		}
 	}
 	return choice, nil
-}
-
-// tellPowercut puts a power cut into the events.
-func (t *Tree) tellPowercut(state *crash.State) {
-	event := mapping.Event{Kind: mapping.EventPowercut, Off: int64(state.Kept), Pages: int64(len(state.Lost))}
-	for _, op := range state.Lost {
-		_, length := op.Left()
-		event.Length += length
-	}
-	t.events.Observe(event)
 }
 
 // mostTold is how many lost operations a summary lists.

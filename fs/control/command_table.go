@@ -15,7 +15,7 @@ func verbs() []verb {
 		{ofMount, "madvise", []string{"addr", "length", "advice"}, (*Tree).runAtAddress},
 		{ofMount, "mlock", []string{"addr", "length"}, (*Tree).runAtAddress},
 		{ofMount, "munlock", []string{"addr", "length"}, (*Tree).runAtAddress},
-		{ofMount, "fault", []string{"op", "path", "nth", "count", "probability", "seed", "errno", "short", "delay", "then", "remove"}, (*Tree).runFault},
+		{ofMount, "fault", []string{"op", "path", "nth", "count", "probability", "seed", "errno", "short", "delay", "powercut", "then", "remove"}, (*Tree).runFault},
 
 		{ofMount, "powercut", []string{"keep", "seed", "torn"}, (*Tree).runPowercut},
 

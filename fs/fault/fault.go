@@ -56,6 +56,14 @@ const (
 	Revert Then = "revert" // as they were before they changed: btrfs
 )
 
+// When says at what moment the power fails.
+type When string
+
+const (
+	Before When = "before" // instead of the operation
+	After  When = "after"
+)
+
 // Action is what becomes of an operation that a rule hits.
 type Action struct {
 	Delay time.Duration // before anything else
@@ -64,6 +72,8 @@ type Action struct {
 	// Short is how many bytes of a read or write are done at most, if IsShort is set.
 	Short   int
 	IsShort bool
+	// PowerCut is when the power fails; "" if it does not.
+	PowerCut When
 }
 
 // Rule is one fault.
@@ -139,8 +149,12 @@ func (r *Rule) check() error {
 		return fmt.Errorf("path=%q is no valid glob", r.Path)
 	case r.Probability < 0 || r.Probability > 1:
 		return fmt.Errorf("probability=%v is not between 0 and 1", r.Probability)
-	case a.Errno == 0 && !a.IsShort && a.Delay == 0:
-		return errors.New("nothing would happen: one of errno=, short= and delay= is needed")
+	case a.Errno == 0 && !a.IsShort && a.Delay == 0 && a.PowerCut == "":
+		return errors.New("nothing would happen: one of errno=, short=, delay= and powercut= is needed")
+	case a.PowerCut != "" && a.PowerCut != Before && a.PowerCut != After:
+		return fmt.Errorf("powercut=%s is neither before nor after", a.PowerCut)
+	case a.PowerCut == Before && (a.Errno != 0 || a.IsShort):
+		return errors.New("powercut=before leaves nothing to fail: the operation is not done")
 	case a.IsShort && a.Errno != 0:
 		return errors.New("short= and errno= exclude each other: an operation that moves some bytes does not fail")
 	case a.IsShort && !moves:
