@@ -119,6 +119,10 @@ func (s *Session) StatBacking(n *Node, st *unix.Stat_t) error {
 	p, err := s.locate(n, st)
 	if err == nil {
 		s.leave(p)
+		return nil
+	}
+	if n.withLast(func(fd int) error { return unix.Fstat(fd, st) }) == nil {
+		return nil // it has no name any more, but somebody has it open
 	}
 	return err
 }
@@ -149,9 +153,18 @@ func (s *Session) WithBacking(n *Node, fn func(fd int) error) error {
 	var st unix.Stat_t
 	fd, err := s.openNode(n, &st)
 	if err != nil {
+		if fd, lastErr := n.copyLast(); lastErr == nil {
+			defer unix.Close(fd)
+			return withReadable(fd, fn)
+		}
 		return err
 	}
 	defer unix.Close(fd)
+	return withReadable(fd, fn)
+}
+
+// withReadable calls fn with a descriptor to read from what an O_PATH descriptor leads to.
+func withReadable(fd int, fn func(fd int) error) error {
 	readable, err := unix.Open(procPath(fd), unix.O_RDONLY|unix.O_NOATIME|unix.O_CLOEXEC, 0)
 	if err == syscall.EPERM {
 		readable, err = unix.Open(procPath(fd), unix.O_RDONLY|unix.O_CLOEXEC, 0)

@@ -91,6 +91,13 @@ func (m *modesModel) touch(from, to int) {
 	}
 }
 
+// regrown reports whether a page is past where a staged file was cut, and the backing file
+// has it still.
+func (m *modesModel) regrown(page int64) bool {
+	at := page * paging.PageSize
+	return m.mode == Staged && m.own && at >= int64(m.cut) && at < int64(min(len(m.backing), len(m.logical)))
+}
+
 // store writes data at at.
 func (m *modesModel) store(data []byte, at int) {
 	if len(data) == 0 {
@@ -359,7 +366,8 @@ func (m *modesModel) check(t *testing.T, f *File, k *pagestate.Sources, path str
 	count := end / paging.PageSize
 	err = f.Inspect(k, 0, count, func(run pagestate.Run) bool {
 		for page := run.First; page < run.End; page++ {
-			if unsynced := run.Flags&pagestate.Unsynced != 0; unsynced != m.unsynced[page] {
+			want := m.unsynced[page] || m.regrown(page)
+			if unsynced := run.Flags&pagestate.Unsynced != 0; unsynced != want {
 				t.Fatalf("step %d, %v: page %d is %v, but unsynced: %v", step, m.mode, page, run.Flags, m.unsynced[page])
 			}
 			// The kernel's word, or past what the file has, the record's.

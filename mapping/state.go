@@ -40,7 +40,7 @@ func (f *File) Inspect(k *pagestate.Sources, first, end int64, emit func(pagesta
 		mem = nil // its page frames are not the file's
 	}
 	f.mu.RUnlock()
-	inspect(k, fd, st.Size, first, end, mem, view, f.record, emit)
+	inspect(k, fd, st.Size, first, end, mem, view, f.unsyncedRecord(), emit)
 	return nil
 }
 
@@ -80,7 +80,42 @@ func inspect(k *pagestate.Sources, fd int, size, first, end int64, mem []byte, v
 // until emit returns false. Ranges are whole pages, the last cut off at the end
 // of the file.
 func (f *File) Unsynced(emit func(paging.Range, dirty.Cause) bool) {
-	f.record.UnsyncedRanges(f.size.Load(), emit)
+	f.unsyncedRecord().UnsyncedRanges(f.size.Load(), emit)
+}
+
+// unsyncedRecord returns the record for who asks what is unsynced. Where a staged file was
+// cut and grew again, the backing file still has what was cut off: the zeros there are in
+// no page that anybody stored to, and a power cut would take them. f.mu must not be held.
+func (f *File) unsyncedRecord() *dirty.Record {
+	f.mu.RLock()
+	regrown := f.regrownLocked()
+	f.mu.RUnlock()
+	if regrown.Empty() {
+		return f.record
+	}
+	f.mu.Lock() // nobody changes the record meanwhile
+	defer f.mu.Unlock()
+	r := f.record.Clone()
+	r.Set(regrown, dirty.UnsyncedTruncate)
+	return r
+}
+
+// regrownLocked returns the pages of the file past the last cut for which the backing file
+// has other bytes. f.mu must be held.
+func (f *File) regrownLocked() (g paging.Range) {
+	c := f.copies
+	if c == nil || c.mode != Staged || !c.own || c.cut >= f.size.Load() {
+		return g
+	}
+	var st unix.Stat_t
+	if sys.Fstat(f.fd, &st) != nil {
+		return g
+	}
+	first, _ := paging.PageUp(c.cut) // the page before was changed by the cut
+	if end := min(f.size.Load(), st.Size); first < end {
+		g = paging.Range{Off: first, End: end}
+	}
+	return g
 }
 
 // Unsynced is [File.Unsynced] of an inode that the table need not hold open. size
@@ -100,7 +135,7 @@ func (t *Table) Unsynced(id ID, size int64, emit func(paging.Range, dirty.Cause)
 }
 
 // UnsyncedBytes returns how many bytes a power cut now would take.
-func (f *File) UnsyncedBytes() int64 { return f.record.UnsyncedBytes(f.size.Load()) }
+func (f *File) UnsyncedBytes() int64 { return f.unsyncedRecord().UnsyncedBytes(f.size.Load()) }
 
 // Mapped returns where the file is mapped and how many bytes, or 0 and 0, and the
 // permissions as /proc/PID/maps shows them.
