@@ -15,7 +15,7 @@ test_needs="$mount_needs
 attr:setfattr acl:setfacl
 e2fsprogs:mkfs.ext4 e2fsprogs:chattr xfsprogs:mkfs.xfs squashfs-tools:mksquashfs
 git:git lmdb-utils:mdb_load rsync:rsync sqlite3:sqlite3 tar:tar
-gcc:gcc libc6-dev:/usr/include/stdio.h
+gcc:gcc libc6-dev:/usr/include/stdio.h liblmdb-dev:/usr/include/lmdb.h
 mandoc:mandoc strace:strace tmux:tmux util-linux:mount util-linux:setpriv bsdextrautils:hexdump"
 
 # The last line is what it takes to build libfuse's example passthrough_hp.

@@ -132,7 +132,7 @@ func TestCrashKilled(t *testing.T) {
 func TestCrashFullDirectory(t *testing.T) {
 	harness.RequireFUSE(t)
 	small := harness.TempDir(t)
-	harness.MountFor(t, small, "-t", "tmpfs", "-o", "size=4m", "tmpfs")
+	harness.MountFor(t, small, "-t", "tmpfs", "-o", "size=4m", "tmpfs", small)
 	dir := harness.Ext4Dir(t)
 	m := harness.Mount(t, dir, "history", "history_dir="+small, "history_memory=1M")
 	out := harness.InDir(t, m.Dir, "! dd if=/dev/zero of=f bs=64k count=1000 2>&1; stat -c %s f")
