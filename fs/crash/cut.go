@@ -148,9 +148,12 @@ type cutting struct {
 	l      *Log
 	choose Choice
 	keep   map[uint64]bool
-	part   int64 // bytes
-	out    *State
-	d      dropped
+	// last is the last of those to keep that survives only with all before it that have an
+	// order.
+	last uint64
+	part int64 // bytes
+	out  *State
+	d    dropped
 
 	// Of a random choice: how likely a part survives, where the order of those that have
 	// one ends, and the files whose bytes are needed by what survives of it.
@@ -164,8 +167,12 @@ type cutting struct {
 func (c *cutting) known(numbers []uint64) error {
 	pending := make(map[uint64]bool, len(numbers))
 	for op := c.l.first; op != nil && len(numbers) > 0; op = op.after {
-		if !op.durable && c.keep[op.Number] {
-			pending[op.Number] = true
+		if op.durable || !c.keep[op.Number] {
+			continue
+		}
+		pending[op.Number] = true
+		if c.l.model.orders(op) || op.Kind.isData() && op.extends() {
+			c.last = op.Number
 		}
 	}
 	for _, n := range numbers {
@@ -183,7 +190,7 @@ func (c *cutting) roll() {
 	c.end, c.needed = math.MaxUint64, make(map[Inode]uint64)
 	var order []*Op
 	for op := c.l.first; op != nil; op = op.after {
-		if !op.durable && c.l.model.orders(op) {
+		if !op.durable && (c.l.model.orders(op) || op.early > 0 && !op.sized) {
 			order = append(order, op)
 		}
 	}
@@ -218,7 +225,7 @@ func (c *cutting) decide(op *Op) error {
 	var kept bool
 	var err error
 	switch {
-	case op.Kind == Truncate || !op.Kind.isData():
+	case op.Kind == Truncate || op.onlyGrows() || !op.Kind.isData():
 		kept, err = c.whole(op)
 	default:
 		kept, err = c.bytes(op)
@@ -265,6 +272,8 @@ func (c *cutting) whole(op *Op) (kept bool, err error) {
 			f.growth = nil
 		}
 		c.step(op, Step{Off: op.Size, Resize: true})
+	case op.onlyGrows():
+		c.step(op, Step{Off: op.Size, Resize: true, Grow: true})
 	case op.Kind == Unlink || op.Kind == Rmdir:
 		c.out.Names[op.Entry] = 0
 	case op.Kind == Rename:
@@ -282,7 +291,7 @@ func (c *cutting) whole(op *Op) (kept bool, err error) {
 func (c *cutting) forbids(op *Op) string {
 	d := &c.d
 	switch {
-	case op.Kind == Truncate:
+	case op.Kind == Truncate || op.onlyGrows():
 		if missing := d.file(op.Inode).cut; missing != nil {
 			return fmt.Sprintf("the sizes of a file survive in their order, and %s is before it", missing.brief())
 		}
@@ -356,13 +365,18 @@ func (c *cutting) bytes(op *Op) (kept bool, err error) {
 	if op.Kind != Fallocate {
 		run.from = op
 	}
+	wants := c.wants(op)
+	if op.early > 0 {
+		if err := c.size(op, wants); err != nil {
+			return false, err
+		}
+	}
 	flush := func(next int64) {
 		if run.Length > 0 {
 			c.step(op, run)
 		}
 		run.Off, run.Length = next, 0
 	}
-	wants := c.wants(op)
 	for at := op.Off; at < end; {
 		part := at / c.part
 		next := min((part+1)*c.part, end)
@@ -390,7 +404,7 @@ func (c *cutting) bytes(op *Op) (kept bool, err error) {
 		} else {
 			kept = false
 			f.parts[part] = op
-			if op.extends() && next > op.OldSize && f.growth == nil {
+			if op.extends() && next > max(op.OldSize, op.early) && f.growth == nil {
 				f.growth = op
 			}
 			flush(next)
@@ -398,7 +412,7 @@ func (c *cutting) bytes(op *Op) (kept bool, err error) {
 		at = next
 	}
 	flush(end)
-	if op.extends() && (op.Kind == Fallocate || op.settled != nil) { // else its bytes do it
+	if op.extendsWithBytes() && (op.Kind == Fallocate || op.settled != nil) { // else its bytes do it
 		grown, err := c.growth(op, f, wants)
 		if err != nil {
 			return false, err
@@ -409,6 +423,38 @@ func (c *cutting) bytes(op *Op) (kept bool, err error) {
 		c.drop(op)
 	}
 	return kept, nil
+}
+
+// size decides about the early size of an operation.
+func (c *cutting) size(op *Op, named bool) error {
+	keeps := c.keepsSize(op)
+	if keeps && !op.sized && !op.durable {
+		if why := c.l.model.refuses(op, &c.d, op.OldSize, op.early); why != "" {
+			keeps = false
+			if named {
+				if err := c.refuse(op, why); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	if keeps {
+		c.step(op, Step{Off: op.early, Resize: true, Grow: true})
+	} else if op.Number < c.d.orderedAt {
+		c.d.ordered, c.d.orderedAt = op, op.Number
+	}
+	return nil
+}
+
+// keepsSize reports whether the early size of an operation survives.
+func (c *cutting) keepsSize(op *Op) bool {
+	switch {
+	case op.sized || op.durable || c.choose.All:
+		return true
+	case c.choose.Random:
+		return op.Number < c.end
+	}
+	return op.Number <= c.last || c.keep[op.Number]
 }
 
 // growth decides about the new size that an operation gives its file, apart from bytes.

@@ -13,6 +13,10 @@ func (l *Log) ReadDurable(i Inode, p []byte, off, baseSize int64, base func(p []
 	clear(p[n:])
 	size := baseSize
 	err = l.eachDurable(i, func(op *Op) error {
+		if !op.durable {
+			size = max(size, op.early)
+			return nil
+		}
 		switch op.Kind {
 		case Truncate:
 			if op.Size < off+int64(len(p)) {
@@ -44,9 +48,12 @@ func (l *Log) DurableSize(i Inode, baseSize int64) int64 {
 	defer l.mu.Unlock()
 	size := baseSize
 	_ = l.eachDurable(i, func(op *Op) error {
-		if op.Kind == Truncate {
+		switch {
+		case !op.durable:
+			size = max(size, op.early)
+		case op.Kind == Truncate:
 			size = op.Size
-		} else {
+		default:
 			size = max(size, op.end())
 		}
 		return nil
@@ -54,15 +61,15 @@ func (l *Log) DurableSize(i Inode, baseSize int64) int64 {
 	return size
 }
 
-// eachDurable calls fn for the durable changes of a file's bytes that no sync of the file
-// has taken over. l.mu must be held.
+// eachDurable calls fn for the changes of a file's bytes that no sync of the file has taken
+// over and that are durable, or have an early size that is. l.mu must be held.
 func (l *Log) eachDurable(i Inode, fn func(*Op) error) error {
 	ops := l.inodes[i]
 	if ops == nil {
 		return nil
 	}
 	for _, op := range ops.data {
-		if !op.durable {
+		if !op.durable && !op.sized {
 			continue
 		}
 		if err := fn(op); err != nil {

@@ -23,14 +23,40 @@ import (
 //     the blocks of the file at the rename and at the close (fs/ext4/namei.c,
 //     ext4_rename; fs/ext4/file.c, ext4_release_file). So the rename, and what comes after
 //     the close, survives only with the bytes.
-//   - ext4_setattr: a truncation sets the size on disk in the journal at once.
+//   - ext4_setattr: a truncation sets the size on disk in the journal at once. So does
+//     fallocate(2) (fs/ext4/extents.c, ext4_alloc_file_blocks), and a write that makes the
+//     file longer inside a block that it has already (fs/ext4/inode.c,
+//     ext4_da_should_update_i_disksize): no block is allocated for it, so its bytes are not
+//     ordered, and a power cut can leave zeros in their place.
 type Ext4 struct{}
 
 // Name is "ext4".
 func (Ext4) Name() string { return "ext4" }
 
 // orders: the journal's operations.
-func (Ext4) orders(op *Op) bool { return !op.Kind.isData() || op.Kind == Truncate }
+func (Ext4) orders(op *Op) bool { return !op.Kind.isData() || op.Kind == Truncate || op.onlyGrows() }
+
+// early: the size up to the end of the file's last block, if that is allocated; of a
+// fallocate(2) all of it.
+func (Ext4) early(l *Log, ops *inodeOps, op *Op) int64 {
+	switch {
+	case !op.extends() || op.Kind == Truncate || op.onlyGrows():
+		return 0
+	case op.Kind == Fallocate:
+		return op.Size
+	}
+	block := op.OldSize / l.page * l.page
+	if block == op.OldSize {
+		return 0
+	}
+	for _, p := range ops.data {
+		// Its bytes in the block wait for their place.
+		if p.extends() && p.Kind != Truncate && !p.durable && p.flushed == 0 && p.Size > block && p.early < min(p.Size, block+l.page) {
+			return 0
+		}
+	}
+	return min(op.Size, block+l.page)
+}
 
 // commits: everything in the journal, and what was flushed, unless the inode is in no
 // transaction that is not committed. One that gets longer by the sync itself is.
@@ -43,13 +69,16 @@ func (Ext4) commits(l *Log, s Sync) []*Op {
 	if s.DataOnly {
 		newest = in.reached
 	}
-	longer := slices.ContainsFunc(in.data, func(op *Op) bool { return !op.durable && op.extends() })
+	longer := slices.ContainsFunc(in.data, func(op *Op) bool { return !op.durable && op.extendsWithBytes() })
 	if newest <= l.orderedAt && !longer {
 		return nil
 	}
 	l.orderedAt = l.last
 	ops := l.ordered
-	l.ordered = nil
+	for _, op := range l.early {
+		op.sized = true
+	}
+	l.ordered, l.early = nil, nil
 	clear(l.byDir) // nothing in it is pending any more
 	return ops
 }
@@ -65,7 +94,7 @@ func (Ext4) requires(l *Log, op *Op, push func(*Op)) {
 		case p.Number > op.Number:
 		case p.Kind == Truncate:
 			longer = slices.DeleteFunc(longer, func(q *Op) bool { return q.OldSize >= p.Size })
-		case p.extends():
+		case p.extendsWithBytes():
 			longer = append(longer, p)
 		}
 	}
@@ -79,7 +108,7 @@ func (Ext4) closed(l *Log, ops *inodeOps) {
 	truncated := false
 	for _, op := range ops.data {
 		truncated = truncated || op.Kind == Truncate && op.Size == 0
-		if truncated && op.Kind != Truncate && op.extends() && op.flushed == 0 && !op.durable {
+		if truncated && op.Kind != Truncate && !op.onlyGrows() && op.extendsWithBytes() && op.flushed == 0 && !op.durable {
 			op.flushed = l.last
 			l.ordered = append(l.ordered, op)
 		}
@@ -100,6 +129,12 @@ func (e Ext4) refuses(op *Op, d *dropped, off, end int64) string {
 	}
 	// Only what is past the old end needs the journal.
 	if !op.extends() || end <= op.OldSize {
+		return ""
+	}
+	if op.early > 0 && d.ordered != nil && op.Number >= d.orderedAt {
+		return fmt.Sprintf("the file gets longer in the journal of ext4, where %s is before it", d.ordered.brief())
+	}
+	if end <= op.early {
 		return ""
 	}
 	if d.ordered != nil && op.Number > d.orderedAt {

@@ -28,6 +28,7 @@ type Log struct {
 	// and orderedAt is the newest operation when such were made durable last.
 	ordered   []*Op
 	orderedAt uint64
+	early     []*Op // with an early size that is not durable yet
 }
 
 // name is an entry that pending operations change.
@@ -74,7 +75,7 @@ func New(o Options) (*Log, error) {
 
 // reset forgets every operation.
 func (l *Log) reset() {
-	l.first, l.newest, l.ordered = nil, nil, nil
+	l.first, l.newest, l.ordered, l.early = nil, nil, nil, nil
 	l.names = make(map[Inode]map[string]*name)
 	l.byDir = make(map[Inode][]*Op)
 	l.moves = make(map[Inode][]*Op)
@@ -142,6 +143,9 @@ func (l *Log) Add(op *Op) {
 		l.addName(op)
 	case op.Kind.isData():
 		ops := l.inode(op.Inode)
+		if op.early = l.model.early(l, ops, op); op.early > 0 {
+			l.early = append(l.early, op)
+		}
 		ops.data = append(ops.data, op)
 	default:
 		ops := l.inode(op.Inode)

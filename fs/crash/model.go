@@ -17,6 +17,9 @@ type Model interface {
 	// orders reports whether an operation belongs to those that survive only in their
 	// order, each with all before it.
 	orders(op *Op) bool
+	// early returns the size that a data operation gives its file in the order of names,
+	// and so without the bytes; 0 if it does not. ops are those on the file before it.
+	early(l *Log, ops *inodeOps, op *Op) int64
 	// commits returns the pending operations that a sync makes durable, beside the
 	// bytes of the file itself.
 	commits(l *Log, s Sync) []*Op

@@ -100,6 +100,10 @@ type Op struct {
 	// flushed is the place in the order of names at which the bytes were sent on their
 	// way, 0 if they were not; see the ext4 model.
 	flushed uint64
+	// early is the size, over OldSize, that survives in the order of names and without the
+	// bytes; 0 if there is none. sized: it is durable. See the ext4 model.
+	early int64
+	sized bool
 	// abandoned: no sync will write the bytes. settled are those that are out of the log's
 	// hands; see settled.go.
 	abandoned bool
@@ -109,8 +113,13 @@ type Op struct {
 	gone          bool // from it
 }
 
-// extends reports whether a data operation makes its file longer.
-func (op *Op) extends() bool { return op.Size > op.OldSize }
+// extends reports whether a data operation makes its file longer, and extendsWithBytes
+// whether by more than a size that survives without them.
+func (op *Op) extends() bool          { return op.Size > op.OldSize }
+func (op *Op) extendsWithBytes() bool { return op.Size > max(op.OldSize, op.early) }
+
+// onlyGrows reports whether a fallocate(2) does nothing but make the file longer.
+func (op *Op) onlyGrows() bool { return op.Kind == Fallocate && op.Length == 0 }
 
 // replaces reports whether a rename took the place of another file.
 func (op *Op) replaces() bool { return op.Kind == Rename && op.Replaced != 0 }

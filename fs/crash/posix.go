@@ -20,6 +20,8 @@ func (Posix) Name() string { return "posix" }
 
 func (Posix) orders(*Op) bool { return false }
 
+func (Posix) early(*Log, *inodeOps, *Op) int64 { return 0 }
+
 // commits: of a file its attributes, unless only the data is meant; of a directory also
 // the names in it. A rename between two directories waits for both.
 func (Posix) commits(l *Log, s Sync) (ops []*Op) {

@@ -32,6 +32,10 @@ type Done struct {
 	waits   map[crash.Inode]bool
 	synced  bool // a sync of the file itself has the bytes
 	flushed int
+	// early is a size that the journal of ext4 has without the bytes, sized that it was
+	// committed.
+	early int64
+	sized bool
 }
 
 // Add notes an operation, and gives it its number.
@@ -43,8 +47,41 @@ func (m *Model) Add(op crash.Op, data []byte) {
 			d.waits[e.Dir] = true
 		}
 	}
+	d.early = m.early(d)
 	m.Ops = append(m.Ops, d)
 }
+
+// early returns the size that is in the journal of ext4 at once: of a fallocate, and of a
+// write in the last block of a file, if that is allocated.
+func (m *Model) early(d *Done) int64 {
+	block := d.OldSize / m.Page * m.Page
+	switch {
+	case m.Name != "ext4" || !isData(&d.Op) || !longer(&d.Op) || d.Kind == crash.Truncate:
+		return 0
+	case onlyGrows(d):
+		return 0
+	case d.Kind == crash.Fallocate:
+		return d.Size
+	case block == d.OldSize:
+		return 0
+	}
+	end := block + m.Page
+	for _, i := range m.Ops {
+		delayed := i.Inode == d.Inode && isData(&i.Op) && i.Kind != crash.Truncate && !i.Durable && i.flushed == 0
+		if delayed && longer(&i.Op) && i.Size > block && i.early < min(i.Size, end) {
+			return 0
+		}
+	}
+	return min(d.Size, end)
+}
+
+// allocates reports whether it makes its file longer by blocks that wait for their place.
+func allocates(d *Done) bool {
+	return isData(&d.Op) && longer(&d.Op) && d.Size > d.early && !onlyGrows(d)
+}
+
+// onlyGrows reports whether a fallocate does nothing but make its file longer.
+func onlyGrows(d *Done) bool { return d.Kind == crash.Fallocate && d.Length == 0 }
 
 func isName(op *crash.Op) bool { return op.Kind <= crash.Rename }
 func isData(op *crash.Op) bool { return op.Kind >= crash.Write && op.Kind <= crash.Fallocate }
@@ -106,10 +143,10 @@ func (m *Model) needs(i, j *Done) bool {
 		return true
 	}
 	replaces := j.Kind == crash.Rename && j.Replaced != 0
-	return replaces && i.Inode == j.Inode && isData(&i.Op) && longer(&i.Op) && i.Kind != crash.Truncate && !m.cutBetween(i, j, i.OldSize)
+	return replaces && i.Inode == j.Inode && allocates(i) && i.Kind != crash.Truncate && !m.cutBetween(i, j, i.OldSize)
 }
 
-func inJournal(d *Done) bool { return !isData(&d.Op) || d.Kind == crash.Truncate }
+func inJournal(d *Done) bool { return !isData(&d.Op) || d.Kind == crash.Truncate || onlyGrows(d) }
 
 func namesNeed(i, j *Done) bool {
 	for _, a := range i.entries() {
@@ -136,7 +173,7 @@ func (m *Model) dataNeeds(i, j *Done) bool {
 			return true
 		}
 	}
-	return m.Name == "ext4" && longer(&i.Op) && longer(&j.Op) && !m.cutBetween(i, j, i.OldSize)
+	return m.Name == "ext4" && allocates(i) && allocates(j) && !m.cutBetween(i, j, i.OldSize)
 }
 
 // cutBetween reports whether a truncation between two operations took everything from at
@@ -157,7 +194,7 @@ func (m *Model) commits(y crash.Sync) bool {
 		isNew := int(d.Number) > m.committed
 		reached := d.Inode == y.Inode && (d.Kind < crash.Link || isData(&d.Op) && d.Size != d.OldSize)
 		commit = commit || isNew && !y.DataOnly && d.needsInode(y.Inode) || isNew && reached ||
-			d.Inode == y.Inode && isData(&d.Op) && !d.Durable && longer(&d.Op)
+			d.Inode == y.Inode && !d.Durable && allocates(d)
 		mentioned = mentioned || d.needsInode(y.Inode) && (!d.Durable || isData(&d.Op) && !d.synced)
 	}
 	return commit && mentioned // what no pending operation speaks of is taken for unchanged
@@ -170,6 +207,7 @@ func (m *Model) Sync(y crash.Sync) {
 		m.committed = len(m.Ops)
 	}
 	for _, d := range m.Ops {
+		d.sized = d.sized || commit && d.early > 0
 		switch {
 		case isData(&d.Op) && d.Inode == y.Inode:
 			d.Durable, d.synced = true, true
@@ -203,7 +241,7 @@ func (m *Model) Closed(inode crash.Inode) {
 			continue
 		}
 		truncated = truncated || d.Kind == crash.Truncate && d.Size == 0
-		if truncated && d.Kind != crash.Truncate && longer(&d.Op) && d.flushed == 0 && !d.Durable {
+		if truncated && d.Kind != crash.Truncate && allocates(d) && d.flushed == 0 && !d.Durable {
 			d.flushed = len(m.Ops)
 		}
 	}
@@ -257,17 +295,24 @@ func (m *Model) Legal(keep map[uint64]bool) bool {
 
 // Left returns the tree with what is durable and what is kept.
 func (m *Model) Left(keep map[uint64]bool) *World {
-	return m.replay(func(d *Done) bool { return d.Durable || keep[d.Number] })
+	last := uint64(0)
+	for _, d := range m.Ops {
+		if keep[d.Number] && !d.Durable && (inJournal(d) || longer(&d.Op)) {
+			last = d.Number
+		}
+	}
+	return m.replay(func(d *Done) bool { return d.Durable || keep[d.Number] }, func(d *Done) bool { return d.sized || d.Number <= last })
 }
 
 // Synced returns the tree with what is durable, but of the bytes only what syncs of the
 // files themselves have made so: what is where files are stored.
 func (m *Model) Synced() *World {
-	return m.replay(func(d *Done) bool { return d.Durable && (!isData(&d.Op) || d.synced) })
+	none := func(*Done) bool { return false }
+	return m.replay(func(d *Done) bool { return d.Durable && (!isData(&d.Op) || d.synced) }, none)
 }
 
-// replay makes a tree of some of the operations.
-func (m *Model) replay(of func(*Done) bool) *World {
+// replay makes a tree of some of the operations, and of the early sizes of others.
+func (m *Model) replay(of, sized func(*Done) bool) *World {
 	w := NewWorld()
 	for _, d := range m.Ops {
 		switch d.Kind { // whose name can come without it
@@ -280,6 +325,8 @@ func (m *Model) replay(of func(*Done) bool) *World {
 	for _, d := range m.Ops {
 		if of(d) {
 			w.Do(&d.Op, d.Data)
+		} else if d.early > 0 && sized(d) {
+			w.Files[d.Inode] = Resized(w.Files[d.Inode], max(d.early, int64(len(w.Files[d.Inode]))))
 		}
 	}
 	return w
