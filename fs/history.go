@@ -86,7 +86,26 @@ func (h *history) handle(w *wire.Worker, request fuse.Request) error {
 	if h.lost(request) {
 		return syscall.EIO
 	}
+	if changes(request) {
+		// Of another filesystem, mounted in the backing directory, nothing could be put aside.
+		if n := h.s.nodes.get(request.Hdr().Node); n != nil && n.key.Dev != h.s.devices.root {
+			return syscall.EROFS
+		}
+	}
 	return h.s.handle(w, request)
+}
+
+// changes reports whether a request changes a name or an attribute, or opens a file for
+// changes of its bytes.
+func changes(request fuse.Request) bool {
+	switch r := request.(type) {
+	case *fuse.OpenRequest:
+		return !r.Dir && wantOf(r.Flags) == accessWrite
+	case *fuse.CreateRequest, *fuse.MkdirRequest, *fuse.MknodRequest, *fuse.SymlinkRequest, *fuse.LinkRequest,
+		*fuse.RemoveRequest, *fuse.RenameRequest, *fuse.SetattrRequest, *fuse.SetxattrRequest, *fuse.RemovexattrRequest:
+		return true
+	}
+	return false
 }
 
 // lost reports whether a request is about something that was opened before the power
@@ -219,15 +238,6 @@ func (h *history) settle(inodes []crash.Inode) {
 func (h *history) add(op *crash.Op, nodes ...*Node) {
 	h.track(nodes...)
 	h.log.Add(op)
-}
-
-// refusesDevice refuses to change what is on another filesystem than the backing
-// directory: nothing of it could be put aside.
-func (h *history) refusesDevice(dev uint64) error {
-	if h != nil && dev != h.s.devices.root {
-		return syscall.EROFS
-	}
-	return nil
 }
 
 // sync is fsync(2) of an open file or directory.

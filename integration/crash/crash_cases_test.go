@@ -494,3 +494,22 @@ link "d/l" "" "" ["d"]`, "pending --json")
 		harness.Expect(t, harness.Run(t, harness.Binary, "pending", "--json", m.Dir), "[]\n", "nothing, as JSON")
 	})
 }
+
+// TestCrashOtherFilesystem has another filesystem mounted in BACKING: it can be read and not
+// changed.
+func TestCrashOtherFilesystem(t *testing.T) {
+	dir := harness.Ext4Dir(t)
+	inner := harness.SubDir(t, dir, "inner")
+	harness.MountFor(t, inner, "-t", "tmpfs", "-o", "size=4m", "tmpfs", inner)
+	harness.MakeFile(t, filepath.Join(inner, "f"), "hello")
+	m := harness.Mount(t, dir, "history")
+	harness.Expect(t, harness.Run(t, "cat", m.Path("inner", "f")), "hello", "a file there")
+	for _, script := range []string{"echo > inner/f", "echo > inner/g", "rm inner/f", "mkdir inner/d", "chmod 600 inner/f", "mv inner/f inner/g"} {
+		_, err := harness.RunErr("sh", "-ec", `cd "$0"; `+script, m.Dir)
+		if err == nil || !strings.Contains(err.Error(), "Read-only file system") {
+			t.Errorf("%s: %v", script, err)
+		}
+	}
+	harness.Expect(t, pending(t, m), "", "pending")
+	m.Unmount()
+}

@@ -104,9 +104,6 @@ func (f *fuzzer) close() {
 	}
 }
 
-// path returns where an entry is.
-func (f *fuzzer) path(e crash.Entry) string { return f.mount + f.p.Path(e.Dir) + "/" + e.Name }
-
 // round makes operations, compares, cuts the power and compares again.
 func (f *fuzzer) round(steps int) error {
 	for range steps {
