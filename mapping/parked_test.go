@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -93,7 +94,12 @@ func testBeyondDescriptors(t *testing.T, cfg Config) {
 					}
 				}
 				f.Release(true)
-				if n := descriptors(t, dir); n > idle+1 {
+				// The janitor holds them for a moment when it passes by.
+				n := descriptors(t, dir)
+				for end := time.Now().Add(time.Second); n > idle+1 && time.Now().Before(end); n = descriptors(t, dir) {
+					time.Sleep(time.Millisecond)
+				}
+				if n > idle+1 {
 					t.Fatalf("%d files are open, MaxIdle is %d", n, idle)
 				}
 			}
