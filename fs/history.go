@@ -224,20 +224,42 @@ func (h *history) settle(inodes []crash.Inode) {
 		if h.log.References(i).Names == 0 && h.stash.has(n) && h.stash.release(n) {
 			h.log.Forget(i) // it is in no crash state any more
 		}
-		if h.log.References(i).All > 0 {
-			continue
+		if h.untrack(i) {
+			h.s.forget(n.id, 1)
 		}
-		h.mu.Lock()
-		delete(h.tracked, i)
-		h.mu.Unlock()
-		h.s.forget(n.id, 1)
 	}
+}
+
+// untrack ends what track began, unless the log needs the inode, and reports whether it
+// did. An operation is in the log before its inodes are tracked, and this looks and acts
+// under the lock of that: so none is in the log whose inode is not tracked in the end.
+func (h *history) untrack(i crash.Inode) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.tracked[i] == nil || h.log.References(i).All > 0 {
+		return false
+	}
+	delete(h.tracked, i)
+	return true
 }
 
 // add notes an operation that was just done.
 func (h *history) add(op *crash.Op, nodes ...*Node) {
-	h.track(nodes...)
 	h.log.Add(op)
+	h.track(nodes...)
+}
+
+// addBytes is add of a change of a file's bytes, which holds no lock that keeps the file
+// from being removed for good meanwhile.
+func (h *history) addBytes(op *crash.Op, n *Node) {
+	op.Inode = inodeOf(n)
+	h.add(op, n)
+	if n.isRemoved() {
+		h.log.Forget(op.Inode)
+		h.names.Lock()
+		defer h.names.Unlock()
+		h.settle([]crash.Inode{op.Inode})
+	}
 }
 
 // sync is fsync(2) of an open file or directory.
@@ -295,6 +317,7 @@ func (h *history) syncAll() error {
 	var inodes []crash.Inode
 	for _, n := range nodes {
 		inodes = append(inodes, inodeOf(n))
+		h.s.durableChanged(n)
 	}
 	h.settle(inodes)
 	return nil
@@ -336,8 +359,8 @@ func (h *history) changeBytes(n *Node, f *mapping.File, kind crash.Kind, off, le
 	if op.Size == op.OldSize && (op.Kind == crash.Truncate || op.Length == 0) {
 		return nil
 	}
-	op.Inode, op.Path = inodeOf(n), h.called(n, f)
-	h.add(op, n)
+	op.Path = h.called(n, f)
+	h.addBytes(op, n)
 	return nil
 }
 
@@ -371,8 +394,8 @@ func (h *history) write(open *handle, r *fuse.WriteRequest) (int, error) {
 		return count, err
 	}
 	op.Off, op.Length, op.Size = at, int64(count), open.file.Size()
-	op.Inode, op.Path = inodeOf(n), h.called(n, open.file)
-	h.add(op, n)
+	op.Path = h.called(n, open.file)
+	h.addBytes(op, n)
 	return count, nil
 }
 
