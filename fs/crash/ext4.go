@@ -22,7 +22,9 @@ import (
 //   - The same, auto_da_alloc: "replace via rename" and "replace via truncate" allocate
 //     the blocks of the file at the rename and at the close (fs/ext4/namei.c,
 //     ext4_rename; fs/ext4/file.c, ext4_release_file). So the rename, and what comes after
-//     the close, survives only with the bytes.
+//     the close, survives only with the bytes. (The flush is started and not waited for. With
+//     dioread_nolock, the default since 5.6, a commit in the milliseconds until the device
+//     has the bytes leaves zeros; the model takes what was flushed for written.)
 //   - ext4_setattr: a truncation sets the size on disk in the journal at once. So does
 //     fallocate(2) (fs/ext4/extents.c, ext4_alloc_file_blocks), and a write that makes the
 //     file longer inside a block that it has already (fs/ext4/inode.c,
