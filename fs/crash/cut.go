@@ -69,6 +69,7 @@ type dropped struct {
 	moves   map[Inode]*Op // of a directory into another
 	attrs   map[Attribute]*Op
 	files   map[Inode]*droppedBytes
+	lost    map[*Op]bool // changes of bytes, whole or in part
 	// ordered is the first that did not survive of those that survive in their order, and
 	// orderedAt its place.
 	ordered   *Op
@@ -109,7 +110,7 @@ func (l *Log) Cut(c Choice) (*State, error) {
 		out: &State{Names: make(map[Entry]Inode), Attrs: make(map[Attribute][]byte), Files: make(map[Inode][]Step)},
 		d: dropped{
 			entries: make(map[Entry]*Op), inDirs: make(map[Inode]*Op), moves: make(map[Inode]*Op),
-			attrs: make(map[Attribute]*Op), files: make(map[Inode]*droppedBytes), orderedAt: math.MaxUint64,
+			attrs: make(map[Attribute]*Op), files: make(map[Inode]*droppedBytes), lost: make(map[*Op]bool), orderedAt: math.MaxUint64,
 		},
 		keep: make(map[uint64]bool),
 	}
@@ -156,11 +157,11 @@ type cutting struct {
 	d    dropped
 
 	// Of a random choice: how likely a part survives, where the order of those that have
-	// one ends, and the files whose bytes are needed by what survives of it.
+	// one ends, and the changes of bytes that are needed by what survives of it.
 	random *rand.Rand
 	likely float64
 	end    uint64
-	needed map[Inode]uint64
+	needed map[*Op]bool
 }
 
 // known refuses numbers of operations that are not pending.
@@ -187,7 +188,7 @@ func (c *cutting) known(numbers []uint64) error {
 func (c *cutting) roll() {
 	c.random = rand.New(rand.NewPCG(c.choose.Seed, 0))
 	c.likely = []float64{0.1, 0.5, 0.9}[c.random.IntN(3)]
-	c.end, c.needed = math.MaxUint64, make(map[Inode]uint64)
+	c.end, c.needed = math.MaxUint64, make(map[*Op]bool)
 	var order []*Op
 	for op := c.l.first; op != nil; op = op.after {
 		if !op.durable && (c.l.model.orders(op) || op.early > 0 && !op.sized) {
@@ -199,8 +200,8 @@ func (c *cutting) roll() {
 		order = order[:at]
 	}
 	for _, op := range order {
-		if op.replaces() {
-			c.needed[op.Inode] = op.Number
+		for _, p := range op.flushes {
+			c.needed[p] = true
 		}
 	}
 }
@@ -214,7 +215,7 @@ func (c *cutting) wants(op *Op) bool {
 		return c.keep[op.Number]
 	case c.l.model.orders(op):
 		return op.Number < c.end
-	case op.flushed > 0 && op.flushed < c.end, op.Kind.isData() && op.Number < c.needed[op.Inode]:
+	case op.flushed > 0 && op.flushed < c.end, c.needed[op]:
 		return true
 	}
 	return c.random.Float64() < c.likely
@@ -420,6 +421,7 @@ func (c *cutting) bytes(op *Op) (kept bool, err error) {
 		kept = kept && grown
 	}
 	if !kept {
+		c.d.lost[op] = true
 		c.drop(op)
 	}
 	return kept, nil

@@ -85,32 +85,44 @@ func (Ext4) commits(l *Log, s Sync) []*Op {
 	return ops
 }
 
-// requires: the new file of a replacement by rename has its bytes.
-func (Ext4) requires(l *Log, op *Op, push func(*Op)) {
-	if !op.replaces() || l.inodes[op.Inode] == nil {
-		return
+// flushes: a file that replaces another by rename is flushed.
+func (Ext4) flushes(l *Log, op *Op) []*Op {
+	if in := l.inodes[op.Inode]; op.replaces() && in != nil {
+		return flush(in.data)
 	}
-	var longer []*Op
-	for _, p := range l.inodes[op.Inode].data {
-		switch {
-		case p.Number > op.Number:
-		case p.Kind == Truncate:
-			longer = slices.DeleteFunc(longer, func(q *Op) bool { return q.OldSize >= p.Size })
-		case p.extendsWithBytes():
-			longer = append(longer, p)
-		}
-	}
-	for _, p := range longer {
-		push(p)
-	}
+	return nil
 }
 
-// closed: after a truncation to nothing the close flushes what made the file longer.
+// flush returns the changes of a file's bytes that it writes when its blocks are to get their
+// place: all, if there are such blocks (fs/ext4/inode.c, ext4_alloc_da_blocks).
+func flush(data []*Op) (flushed []*Op) {
+	waits := false
+	for i, p := range data {
+		if p.allocates() && !p.durable && !p.placed && !isCutOff(p.OldSize, data[i+1:]) {
+			p.placed, waits = true, true
+		}
+	}
+	for i, p := range data {
+		if waits && p.Kind != Truncate && !p.onlyGrows() && !isCutOff(p.Off, data[i+1:]) {
+			flushed = append(flushed, p)
+		}
+	}
+	return flushed
+}
+
+// isCutOff reports whether operations cut off all bytes from off on.
+func isCutOff(off int64, later []*Op) bool {
+	return slices.ContainsFunc(later, func(p *Op) bool { return p.Kind == Truncate && p.Size <= off })
+}
+
+// closed: after a truncation to nothing the close flushes the file.
 func (Ext4) closed(l *Log, ops *inodeOps) {
-	truncated := false
-	for _, op := range ops.data {
-		truncated = truncated || op.Kind == Truncate && op.Size == 0
-		if truncated && op.Kind != Truncate && !op.onlyGrows() && op.extendsWithBytes() && op.flushed == 0 && !op.durable {
+	at := slices.IndexFunc(ops.data, func(op *Op) bool { return op.Kind == Truncate && op.Size == 0 })
+	if at < 0 {
+		return
+	}
+	for _, op := range flush(ops.data[at:]) {
+		if op.flushed == 0 && !op.durable {
 			op.flushed = l.last
 			l.ordered = append(l.ordered, op)
 		}
@@ -123,8 +135,10 @@ func (e Ext4) refuses(op *Op, d *dropped, off, end int64) string {
 			return fmt.Sprintf("the journal of ext4 survives in its order, and %s is before it", d.ordered.brief())
 		}
 		if op.replaces() {
-			if missing := d.file(op.Inode).growth; missing != nil {
-				return fmt.Sprintf("ext4 writes the bytes of a file that replaces another before the rename, and %s has some", missing.brief())
+			for _, p := range op.flushes {
+				if d.lost[p] {
+					return fmt.Sprintf("ext4 writes the bytes of a file that replaces another before the rename, and %s has some", p.brief())
+				}
 			}
 		}
 		return ""

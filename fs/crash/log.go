@@ -140,6 +140,7 @@ func (l *Log) Add(op *Op) {
 	}
 	switch {
 	case op.Kind.isName():
+		op.flushes = l.model.flushes(l, op)
 		l.addName(op)
 	case op.Kind.isData():
 		ops := l.inode(op.Inode)
@@ -212,8 +213,8 @@ func (l *Log) refer(op *Op, n int) {
 		ops.refs.All += n
 		if n > 0 {
 			ops.changed = op.Number
-			if i == 0 && (op.Kind < Link || op.Kind.isData() && op.Size != op.OldSize) {
-				ops.reached = op.Number
+			if i >= 2 || i == 0 && (op.Kind < Link || op.Kind.isData() && op.Size != op.OldSize) {
+				ops.reached = op.Number // names are the data of a directory
 			}
 		}
 		if i < 2 && op.Kind.isName() {
@@ -330,7 +331,11 @@ func (l *Log) requires(op *Op, push func(*Op)) {
 			}
 		}
 	}
-	l.model.requires(l, op, push)
+	for _, p := range op.flushes {
+		if !p.gone {
+			push(p)
+		}
+	}
 }
 
 // emptied returns the directory that must be empty for op to happen, or 0.

@@ -20,11 +20,12 @@ type Model interface {
 	// early returns the size that a data operation gives its file in the order of names,
 	// and so without the bytes; 0 if it does not. ops are those on the file before it.
 	early(l *Log, ops *inodeOps, op *Op) int64
+	// flushes returns the changes of bytes that an operation sends on their way, and without
+	// which it does not survive. It is asked when op is done.
+	flushes(l *Log, op *Op) []*Op
 	// commits returns the pending operations that a sync makes durable, beside the
 	// bytes of the file itself.
 	commits(l *Log, s Sync) []*Op
-	// requires calls push for what op needs by the model's own rules.
-	requires(l *Log, op *Op, push func(*Op))
 	// closed notes that a file was closed.
 	closed(l *Log, ops *inodeOps)
 	// refuses returns why op cannot survive without what was dropped of those before it,

@@ -174,3 +174,71 @@ func FuzzModels(f *testing.F) {
 		}
 	})
 }
+
+// TestModelsCompared plays the same on both models: ext4 promises no less than POSIX does, and
+// what it allows POSIX allows too.
+func TestModelsCompared(t *testing.T) {
+	for seed := range uint64(800) {
+		p := crashtest.NewPlayer(seed, 1)
+		var logs []*crash.Log
+		for _, model := range []crash.Model{crash.Posix{}, crash.Ext4{}} {
+			l, err := crash.New(crash.Options{Model: model, PageSize: testPage, MaxMemory: 1, Dir: os.TempDir()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			logs = append(logs, l)
+		}
+		for range 4 + seed%40 {
+			if p.Random.IntN(6) == 0 {
+				y := crash.Sync{Inode: crashtest.Pick(p.Random, p.Dirs()), DataOnly: p.Random.IntN(2) == 0}
+				if _, inode := p.Entry(); inode != 0 && p.Now.Dirs[inode] == nil {
+					y.Inode = inode
+				}
+				for _, l := range logs {
+					l.Sync(y)
+				}
+				continue
+			}
+			op, data, ok := p.Step()
+			if !ok {
+				continue
+			}
+			for _, l := range logs {
+				op := op
+				var err error
+				if op.Bytes, err = l.Keep(data); err != nil {
+					t.Fatal(err)
+				}
+				l.Add(&op)
+			}
+		}
+		pending := func(l *crash.Log) (numbers []uint64) {
+			l.Pending(func(op *crash.Op, _ []string) bool { numbers = append(numbers, op.Number); return true })
+			return numbers
+		}
+		posix, ext4 := pending(logs[0]), pending(logs[1])
+		for _, n := range ext4 {
+			if !slices.Contains(posix, n) {
+				t.Fatalf("seed %d: operation %d is pending by ext4 and durable by posix", seed, n)
+			}
+		}
+		for range 10 {
+			var lost []uint64
+			keep := slices.DeleteFunc(slices.Clone(ext4), func(n uint64) bool {
+				drop := p.Random.IntN(3) == 0
+				if drop {
+					lost = append(lost, n)
+				}
+				return drop
+			})
+			if _, err := logs[1].Cut(crash.Choice{Keep: keep}); err != nil {
+				continue
+			}
+			also := slices.DeleteFunc(slices.Clone(posix), func(n uint64) bool { return slices.Contains(lost, n) })
+			if _, err := logs[0].Cut(crash.Choice{Keep: also}); err != nil {
+				t.Fatalf("seed %d: ext4 allows %v, and posix not %v: %v", seed, keep, also, err)
+			}
+		}
+	}
+}

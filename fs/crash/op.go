@@ -97,6 +97,11 @@ type Op struct {
 	durable bool
 	// waits and waitsTo say that a sync of the directory of Entry, or of To, is missing.
 	waits, waitsTo bool
+	// flushes are the changes of bytes that the operation sends on their way, and without
+	// which it does not survive. placed: the blocks that the file gets longer by have their
+	// place. See the ext4 model, too.
+	flushes []*Op
+	placed  bool
 	// flushed is the place in the order of names at which the bytes were sent on their
 	// way, 0 if they were not; see the ext4 model.
 	flushed uint64
@@ -117,6 +122,12 @@ type Op struct {
 // whether by more than a size that survives without them.
 func (op *Op) extends() bool          { return op.Size > op.OldSize }
 func (op *Op) extendsWithBytes() bool { return op.Size > max(op.OldSize, op.early) }
+
+// allocates reports whether a change of bytes makes its file longer by blocks that get
+// their place later.
+func (op *Op) allocates() bool {
+	return op.Kind != Truncate && op.extendsWithBytes() && !op.onlyGrows()
+}
 
 // onlyGrows reports whether a fallocate(2) does nothing but make the file longer.
 func (op *Op) onlyGrows() bool { return op.Kind == Fallocate && op.Length == 0 }

@@ -43,7 +43,7 @@ func (Posix) commits(l *Log, s Sync) (ops []*Op) {
 	return ops
 }
 
-func (Posix) requires(*Log, *Op, func(*Op)) {}
+func (Posix) flushes(*Log, *Op) []*Op { return nil }
 
 func (Posix) closed(*Log, *inodeOps) {}
 

@@ -32,6 +32,10 @@ type Done struct {
 	waits   map[crash.Inode]bool
 	synced  bool // a sync of the file itself has the bytes
 	flushed int
+	// flushes are what a rename over another file has written before, placed that its blocks
+	// have a place.
+	flushes []*Done
+	placed  bool
 	// early is a size that the journal of ext4 has without the bytes, sized that it was
 	// committed.
 	early int64
@@ -48,6 +52,9 @@ func (m *Model) Add(op crash.Op, data []byte) {
 		}
 	}
 	d.early = m.early(d)
+	if m.Name == "ext4" && d.Kind == crash.Rename && d.Replaced != 0 {
+		d.flushes = m.flush(d.Inode, m.Ops)
+	}
 	m.Ops = append(m.Ops, d)
 }
 
@@ -142,8 +149,26 @@ func (m *Model) needs(i, j *Done) bool {
 	if i.flushed > 0 && int(j.Number) > i.flushed && (inJournal(j) || longer(&j.Op)) {
 		return true
 	}
-	replaces := j.Kind == crash.Rename && j.Replaced != 0
-	return replaces && i.Inode == j.Inode && allocates(i) && i.Kind != crash.Truncate && !m.cutBetween(i, j, i.OldSize)
+	return slices.Contains(j.flushes, i)
+}
+
+// flush returns the changes of a file's bytes since the first of some operations that it
+// writes when it is flushed: all, if any of its blocks have no place yet.
+func (m *Model) flush(inode crash.Inode, since []*Done) (flushed []*Done) {
+	end := &Done{}
+	end.Number = uint64(len(m.Ops) + 1)
+	waits := false
+	for _, d := range since {
+		if d.Inode == inode && allocates(d) && d.Kind != crash.Truncate && !d.Durable && !d.placed && !m.cutBetween(d, end, d.OldSize) {
+			d.placed, waits = true, true
+		}
+	}
+	for _, d := range since {
+		if waits && d.Inode == inode && isData(&d.Op) && !d.synced && d.Kind != crash.Truncate && !onlyGrows(d) && !m.cutBetween(d, end, d.Off) {
+			flushed = append(flushed, d)
+		}
+	}
+	return flushed
 }
 
 func inJournal(d *Done) bool { return !isData(&d.Op) || d.Kind == crash.Truncate || onlyGrows(d) }
@@ -192,7 +217,8 @@ func (m *Model) commits(y crash.Sync) bool {
 	commit, mentioned := false, false
 	for _, d := range m.Ops {
 		isNew := int(d.Number) > m.committed
-		reached := d.Inode == y.Inode && (d.Kind < crash.Link || isData(&d.Op) && d.Size != d.OldSize)
+		reached := d.Inode == y.Inode && (d.Kind < crash.Link || isData(&d.Op) && d.Size != d.OldSize) ||
+			d.Entry.Dir == y.Inode || d.To.Dir == y.Inode
 		commit = commit || isNew && !y.DataOnly && d.needsInode(y.Inode) || isNew && reached ||
 			d.Inode == y.Inode && !d.Durable && allocates(d)
 		mentioned = mentioned || d.needsInode(y.Inode) && (!d.Durable || isData(&d.Op) && !d.synced)
@@ -233,17 +259,18 @@ func (m *Model) Sync(y crash.Sync) {
 	}
 }
 
-// Closed notes that a file was closed.
+// Closed notes that a file was closed: after a truncation to nothing it is flushed then.
 func (m *Model) Closed(inode crash.Inode) {
-	truncated := false
-	for _, d := range m.Ops {
-		if d.Inode != inode || !isData(&d.Op) || d.synced {
+	for i, d := range m.Ops {
+		if d.Inode != inode || d.Kind != crash.Truncate || d.Size != 0 || d.synced {
 			continue
 		}
-		truncated = truncated || d.Kind == crash.Truncate && d.Size == 0
-		if truncated && d.Kind != crash.Truncate && allocates(d) && d.flushed == 0 && !d.Durable {
-			d.flushed = len(m.Ops)
+		for _, f := range m.flush(inode, m.Ops[i:]) {
+			if f.flushed == 0 && !f.Durable {
+				f.flushed = len(m.Ops)
+			}
 		}
+		return
 	}
 }
 
