@@ -26,7 +26,7 @@ func init() { harness.AddVerb("crashfuzz", crashFuzz) }
 // what is pending, what is durable and what a power cut leaves with the slow model.
 // MAPFS_FUZZ is how long that is to take for each model on each filesystem.
 func TestCrashFuzz(t *testing.T) {
-	limit := 4 * time.Second
+	limit := time.Duration(lessIfSlow(3000)) * time.Millisecond
 	if text := os.Getenv("MAPFS_FUZZ"); text != "" {
 		var err error
 		if limit, err = time.ParseDuration(text); err != nil {
