@@ -235,3 +235,31 @@ func TestModelOf(t *testing.T) {
 		t.Errorf("xfs: %v", err)
 	}
 }
+
+// TestEmptied removes directories that were emptied: what emptied them survives with that.
+func TestEmptied(t *testing.T) {
+	for name, last := range map[string]crash.Op{
+		"rmdir": {Kind: crash.Rmdir, Inode: 2, IsDir: true, Entry: crash.Entry{Dir: 1, Name: "d"}},
+		"rename": {
+			Kind: crash.Rename, Inode: 4, IsDir: true, Entry: crash.Entry{Dir: 1, Name: "e"}, To: crash.Entry{Dir: 1, Name: "d"},
+			Replaced: 2, ReplacedDir: true,
+		},
+	} {
+		l := newTestLog(t, crash.Posix{}, segment)
+		for _, op := range []crash.Op{
+			{Kind: crash.Create, Inode: 3, Entry: crash.Entry{Dir: 2, Name: "f"}},
+			{Kind: crash.Unlink, Inode: 3, Entry: crash.Entry{Dir: 2, Name: "f"}},
+			last,
+		} {
+			l.Add(&op)
+		}
+		if _, err := l.Cut(crash.Choice{Keep: []uint64{1, 3}}); err == nil || !strings.Contains(err.Error(), "a directory must be empty to be removed") {
+			t.Errorf("%s without what emptied the directory: %v", name, err)
+		}
+		l.Sync(crash.Sync{Inode: 1})
+		l.Pending(func(op *crash.Op, _ []string) bool {
+			t.Errorf("%s is durable, and operation %d, a %v in the directory, is not", name, op.Number, op.Kind)
+			return true
+		})
+	}
+}
