@@ -33,7 +33,7 @@ const (
 	Rmdir
 	Rename
 	Write
-	Store // bytes that were stored through a mapping
+	Store // bytes that were stored into memory that shows the file: mmap(2)
 	Truncate
 	Fallocate
 	Setxattr
