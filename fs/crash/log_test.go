@@ -13,6 +13,7 @@ import (
 
 	"mapfs/fs/crash"
 	"mapfs/fs/crash/crashtest"
+	"mapfs/internal/need"
 )
 
 // segment is how many bytes the log keeps together.
@@ -80,10 +81,9 @@ func TestSpill(t *testing.T) {
 // TestFull fills the directory of the file.
 func TestFull(t *testing.T) {
 	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=4m"); errors.Is(err, syscall.EPERM) {
-		t.Skip("only root can mount a small filesystem")
-	} else if err != nil {
-		t.Fatal(err)
+	need.Root(t)
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=4m"); err != nil {
+		need.Missing(t, "mount", "mount of a tmpfs: %v", err)
 	}
 	defer syscall.Unmount(dir, 0)
 	l, err := crash.New(crash.Options{Model: crash.Posix{}, PageSize: 4096, MaxMemory: segment, Dir: dir})

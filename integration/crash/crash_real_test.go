@@ -50,9 +50,6 @@ var realScripts = []struct{ script, inFlight string }{
 // flushed. What ext4 makes of the rest must be one of the states that the model has for
 // the same script.
 func TestCrashRealExt4(t *testing.T) {
-	if lessIfSlow(5) < 5 {
-		t.Skip("ext4 is the same with any daemon")
-	}
 	need.Root(t)
 	need.Tool(t, "mkfs.ext4")
 	harness.MountImage(t, "ext4", 8<<20) // or it is said here that there are no loop devices
