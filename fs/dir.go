@@ -297,7 +297,7 @@ func (s *Session) readlink(w *wire.Worker, r *fuse.ReadlinkRequest) error {
 	if err != nil {
 		return err
 	}
-	return w.SendBytes([]byte(target))
+	return w.SendBytes(target)
 }
 
 // statfs answers for the filesystem that a node is on.

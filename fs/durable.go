@@ -147,11 +147,6 @@ func (s *Session) DurableStat(n *Node, st *unix.Stat_t) error {
 		return err
 	}
 	defer end()
-	return s.durableStat(n, st)
-}
-
-// durableStat is DurableStat between enter and its end.
-func (s *Session) durableStat(n *Node, st *unix.Stat_t) error {
 	h := s.history
 	if !h.knows(n) {
 		return syscall.ESTALE
@@ -209,19 +204,19 @@ func preadAll(fd int, p []byte, off int64) (n int, err error) {
 }
 
 // Readlink returns where a symbolic link points.
-func (s *Session) Readlink(n *Node) (string, error) {
+func (s *Session) Readlink(n *Node) ([]byte, error) {
 	var st unix.Stat_t
 	p, err := s.locate(n, &st)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer s.leave(p)
 	var target [unix.PathMax]byte
 	length, err := unix.Readlinkat(p.dir.fd, p.name, target[:])
 	if err != nil {
-		return "", os.NewSyscallError("readlinkat", err)
+		return nil, os.NewSyscallError("readlinkat", err)
 	}
-	return string(target[:length]), nil
+	return target[:length], nil
 }
 
 // durableChanged tells the subtree that more of a file is durable than it was.

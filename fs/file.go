@@ -457,13 +457,7 @@ func (s *Session) fsync(w *wire.Worker, r *fuse.FsyncRequest) error {
 		w.WillWait()
 	}
 	start := time.Now()
-	dataOnly := r.Flags&fsyncDataOnly != 0
-	var err error
-	if s.history != nil {
-		err = s.history.sync(h, dataOnly)
-	} else {
-		err = h.fsync(dataOnly)
-	}
+	err := s.history.sync(h, r.Flags&fsyncDataOnly != 0)
 	s.slowSync.Store(time.Since(start) > slowSync)
 	if err != nil {
 		return err
@@ -504,98 +498,4 @@ func (s *Session) fallocate(w *wire.Worker, r *fuse.FAllocateRequest) error {
 	}
 	h.node.changed()
 	return w.OK()
-}
-
-// cacheStamp is how an inode looked when the kernel's cache of its bytes was
-// right.
-type cacheStamp struct {
-	valid        bool
-	size         int64
-	mtime, ctime unix.Timespec
-}
-
-// opened notes that n has one more handle, of f, and reports whether the bytes
-// that the kernel has cached are still right: nobody changed the inode since
-// they were known to be. After a write through the mount they are not trusted,
-// because a change by somebody else at the same time cannot be told apart.
-func (n *Node) opened(f *mapping.File, st *unix.Stat_t) (keepCache bool) {
-	now := cacheStamp{valid: true, size: st.Size, mtime: st.Mtim, ctime: st.Ctim}
-	// Time stamps come in steps. An inode that changed just now can change
-	// again without looking different.
-	if newest := max(unix.TimespecToNsec(st.Mtim), unix.TimespecToNsec(st.Ctim)); time.Now().UnixNano()-newest < int64(stampStep) {
-		now.valid = false
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	rare := n.rareLocked()
-	rare.file = f
-	rare.handles++
-	keepCache = now.valid && rare.cached == now
-	rare.cached = now
-	return keepCache
-}
-
-// stampStep is longer than the step of any kernel's time stamps (a jiffy).
-const stampStep = 20 * time.Millisecond
-
-// closeFile notes that n has one handle less, of f. An inode without a name stays
-// reachable as long as the kernel knows it.
-func (s *Session) closeFile(n *Node, f *mapping.File) {
-	last := notOpened
-	for {
-		done, kept := n.closed(last)
-		if kept {
-			s.nodes.kept(n)
-		}
-		if done {
-			return
-		}
-		last = cannotOpen
-		_ = f.WithDescriptor(func(fd int) error {
-			if path, err := unix.Open(procPath(fd), unix.O_PATH|unix.O_CLOEXEC, 0); err == nil {
-				last = path
-			}
-			return nil
-		})
-	}
-}
-
-// What closed can be told instead of a descriptor.
-const (
-	notOpened  = -1 // nobody tried yet
-	cannotOpen = -2
-)
-
-// closed notes that n has one handle less. If that is the last one of a removed
-// inode, last has to be an O_PATH descriptor of it, which n keeps; else nothing is
-// done, and done is false. A descriptor that is not needed is closed.
-func (n *Node) closed(last int) (done, kept bool) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	rare := n.rare
-	final := rare.handles == 1
-	if final && rare.removed && last == notOpened {
-		return false, false
-	}
-	rare.handles--
-	if final {
-		rare.file = nil
-	}
-	switch {
-	case last < 0:
-	case final && rare.last < 0:
-		rare.last, kept = last, true
-	default:
-		unix.Close(last)
-	}
-	return true, kept
-}
-
-// changed notes that the bytes of n were changed through the mount.
-func (n *Node) changed() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.rare != nil {
-		n.rare.cached.valid = false
-	}
 }

@@ -262,32 +262,40 @@ func (h *history) addBytes(op *crash.Op, n *Node) {
 	}
 }
 
-// sync is fsync(2) of an open file or directory.
+// sync runs fsync(2) of an open file or directory and notes what it has made durable.
 func (h *history) sync(open *handle, dataOnly bool) error {
-	n := open.node
+	if h == nil {
+		return open.fsync(dataOnly)
+	}
 	if open.dir != nil {
+		// No name may change between the call and the note.
 		h.names.Lock()
 		defer h.names.Unlock()
-		if err := unix.Fsync(open.dir.fd); err != nil {
-			return os.NewSyscallError("fsync", err)
+		err := open.fsync(dataOnly)
+		if err == nil {
+			h.syncedLocked(open.node, dataOnly)
 		}
-		h.settle(h.log.Sync(crash.Sync{Inode: inodeOf(n), DataOnly: dataOnly}))
-		return nil
-	}
-	defer h.lock(n).Unlock()
-	if err := open.file.Sync(&open.failures, dataOnly); err != nil {
 		return err
 	}
-	h.synced(n, dataOnly)
-	return nil
+	defer h.lock(open.node).Unlock()
+	err := open.fsync(dataOnly)
+	if err == nil {
+		h.synced(open.node, dataOnly)
+	}
+	return err
 }
 
 // synced notes that a file's bytes are durable. The file's lock must be held.
 func (h *history) synced(n *Node, dataOnly bool) {
 	h.names.Lock()
 	defer h.names.Unlock()
-	h.settle(h.log.Sync(crash.Sync{Inode: inodeOf(n), DataOnly: dataOnly}))
+	h.syncedLocked(n, dataOnly)
 	h.s.durableChanged(n)
+}
+
+// syncedLocked notes a sync. names must be held.
+func (h *history) syncedLocked(n *Node, dataOnly bool) {
+	h.settle(h.log.Sync(crash.Sync{Inode: inodeOf(n), DataOnly: dataOnly}))
 }
 
 // syncAll makes everything durable.

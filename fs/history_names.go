@@ -237,11 +237,7 @@ func (s *Session) xattrNow(n *Node, name string) (value []byte) {
 	buf := bounceBuffers.Get().(*[]byte)
 	defer bounceBuffers.Put(buf)
 	_ = s.withXattrs(n, func(path string, follow bool) error {
-		get := unix.Lgetxattr
-		if follow {
-			get = unix.Getxattr
-		}
-		length, err := get(path, name, *buf)
+		length, err := getXattr(path, follow, name, *buf)
 		if err == nil {
 			value = append([]byte{}, (*buf)[:length]...)
 		}

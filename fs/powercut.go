@@ -176,15 +176,11 @@ func (h *history) applyAttr(a crash.Attribute, value []byte) error {
 	}
 	if name, isXattr := strings.CutPrefix(a.Name, attrXattr); isXattr {
 		return h.s.withXattrs(n, func(path string, follow bool) error {
-			set, remove := unix.Lsetxattr, unix.Lremovexattr
-			if follow {
-				set, remove = unix.Setxattr, unix.Removexattr
-			}
 			if value != nil {
-				return os.NewSyscallError("setxattr", set(path, name, value, 0))
+				return setXattr(path, follow, name, value, 0)
 			}
-			if err := remove(path, name); err != nil && err != syscall.ENODATA {
-				return os.NewSyscallError("removexattr", err)
+			if err := removeXattr(path, follow, name); !errors.Is(err, syscall.ENODATA) {
+				return err
 			}
 			return nil
 		})

@@ -104,7 +104,7 @@ func (h *stash) take(n *Node, p place, l link) error {
 	if err != nil {
 		return err
 	}
-	defer func() { h.leave(d) }()
+	defer h.leave(d)
 	if h.has(n) {
 		if err := unix.Unlinkat(p.dir.fd, p.name, 0); err != nil {
 			return os.NewSyscallError("unlinkat", err)
@@ -138,7 +138,7 @@ func (h *stash) replace(from, to place, replaced *Node, l link) error {
 	if err != nil {
 		return err
 	}
-	defer func() { h.leave(d) }()
+	defer h.leave(d)
 	name := h.newName()
 	linked := false
 	if replaced.kind != unix.S_IFDIR {
@@ -174,7 +174,7 @@ func (h *stash) release(n *Node) (gone bool) {
 	if err != nil {
 		return false // found at the next mount
 	}
-	defer func() { h.leave(d) }()
+	defer h.leave(d)
 	p := place{d, l.name}
 	v, err := h.s.victim(p, l)
 	if err != nil {

@@ -41,6 +41,32 @@ func (s *Session) withXattrs(n *Node, fn func(path string, follow bool) error) e
 	return err
 }
 
+// getXattr, setXattr and removeXattr are the system calls on what withXattrs gives.
+func getXattr(path string, follow bool, name string, buf []byte) (int, error) {
+	get := unix.Lgetxattr
+	if follow {
+		get = unix.Getxattr
+	}
+	n, err := get(path, name, buf)
+	return n, os.NewSyscallError("getxattr", err)
+}
+
+func setXattr(path string, follow bool, name string, value []byte, flags int) error {
+	set := unix.Lsetxattr
+	if follow {
+		set = unix.Setxattr
+	}
+	return os.NewSyscallError("setxattr", set(path, name, value, flags))
+}
+
+func removeXattr(path string, follow bool, name string) error {
+	remove := unix.Lremovexattr
+	if follow {
+		remove = unix.Removexattr
+	}
+	return os.NewSyscallError("removexattr", remove(path, name))
+}
+
 // subtreeXattr answers with one of the attributes that the subtree has for a node of
 // the mirror.
 func (s *Session) subtreeXattr(w *wire.Worker, r *fuse.GetxattrRequest) error {
@@ -79,12 +105,7 @@ func (s *Session) getxattr(w *wire.Worker, r *fuse.GetxattrRequest) error {
 		return s.subtreeXattr(w, r)
 	}
 	return s.xattrValue(w, r.Node, r.Size, func(path string, follow bool, buf []byte) (int, error) {
-		get := unix.Lgetxattr
-		if follow {
-			get = unix.Getxattr
-		}
-		n, err := get(path, r.Name, buf)
-		return n, os.NewSyscallError("getxattr", err)
+		return getXattr(path, follow, r.Name, buf)
 	})
 }
 
@@ -157,11 +178,7 @@ func (s *Session) setxattr(w *wire.Worker, r *fuse.SetxattrRequest) error {
 	}
 	err := s.history.changeXattr(n, r.Name, func() error {
 		return s.withXattrs(n, func(path string, follow bool) error {
-			set := unix.Lsetxattr
-			if follow {
-				set = unix.Setxattr
-			}
-			return os.NewSyscallError("setxattr", set(path, r.Name, r.Xattr, int(r.Flags)))
+			return setXattr(path, follow, r.Name, r.Xattr, int(r.Flags))
 		})
 	})
 	if err != nil {
@@ -184,11 +201,7 @@ func (s *Session) removexattr(w *wire.Worker, r *fuse.RemovexattrRequest) error 
 	}
 	err := s.history.changeXattr(n, r.Name, func() error {
 		return s.withXattrs(n, func(path string, follow bool) error {
-			remove := unix.Lremovexattr
-			if follow {
-				remove = unix.Removexattr
-			}
-			return os.NewSyscallError("removexattr", remove(path, r.Name))
+			return removeXattr(path, follow, r.Name)
 		})
 	})
 	if err != nil {

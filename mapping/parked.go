@@ -15,7 +15,8 @@ import (
 )
 
 // Private files that were changed keep what was stored until the mount ends, however
-// many they are. So do staged ones until they are synced, with Config.OnlyOnSync. Descriptors and mappings are bounded, so a file that nobody uses can
+// many they are. So do staged ones until they are synced, with Config.OnlyOnSync.
+// Descriptors and mappings are bounded, so a file that nobody uses can
 // be parked: what it has copied moves to memory of its own, and the file is closed.
 // The next open of the inode makes it again.
 

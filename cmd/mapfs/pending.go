@@ -89,7 +89,7 @@ func readPending(t target) ([]pendingOp, error) {
 		return nil, fmt.Errorf("the mount on %s does not know what is pending; mount with -o history", ctltree.QuotePath(t.mountpoint))
 	}
 	if err != nil {
-		return nil, err
+		return nil, t.explain(err)
 	}
 	var ops []pendingOp
 	for line := range strings.Lines(text) {

@@ -48,21 +48,12 @@ func (t *Tree) readlink(w *wire.Worker, n *node) error {
 	if err != nil {
 		return err
 	}
-	return w.SendBytes([]byte(target))
+	return w.SendBytes(target)
 }
 
-// durable is an open file of durable.
-type durable struct {
-	readOnly
-	target *fs.Node
-}
-
-func openDurable(_ *Tree, n *node, _ *fuse.Header) handle { return &durable{target: n.target} }
-
-func (h *durable) read(c *call, off int64, size int) ([]byte, error) {
-	p := make([]byte, size)
-	n, err := c.t.s.ReadDurable(h.target, p, off)
-	return p[:n], err
+// readDurable reads what a power cut would surely leave of a file.
+func (t *Tree) readDurable(target *fs.Node, p []byte, off int64) (int, error) {
+	return t.s.ReadDurable(target, p, off)
 }
 
 // durableSize is the length of the file that a power cut would surely leave.

@@ -131,13 +131,34 @@ func (s *snapshot) read(_ *call, off int64, size int) ([]byte, error) {
 	return []byte(s.text[off:min(off+int64(size), int64(len(s.text)))]), nil
 }
 
-// memory is an open memory file: the mapping itself.
-type memory struct {
+// contents is an open file whose bytes come from a place of the daemon's as they are read.
+type contents struct {
 	readOnly
 	target *fs.Node
+	// from reads from off on into p, and returns fewer bytes only at the end.
+	from func(t *Tree, target *fs.Node, p []byte, off int64) (int, error)
 }
 
-func openMemory(_ *Tree, n *node, _ *fuse.Header) handle { return &memory{target: n.target} }
+// openContents returns what opens a file whose bytes from reads.
+func openContents(from func(t *Tree, target *fs.Node, p []byte, off int64) (int, error)) func(*Tree, *node, *fuse.Header) handle {
+	return func(_ *Tree, n *node, _ *fuse.Header) handle { return &contents{target: n.target, from: from} }
+}
+
+func (h *contents) read(c *call, off int64, size int) ([]byte, error) {
+	p := make([]byte, size)
+	n, err := h.from(c.t, h.target, p, off)
+	return p[:max(n, 0)], err
+}
+
+// readMemory reads the mapping itself.
+func (t *Tree) readMemory(target *fs.Node, p []byte, off int64) (int, error) {
+	f, err := t.s.Open(target)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Release(true)
+	return f.ReadMemory(p, off)
+}
 
 // memorySize is the length of the mapping: whole pages.
 func memorySize(_ *Tree, _ *node, fileSize int64) int64 {
@@ -145,31 +166,11 @@ func memorySize(_ *Tree, _ *node, fileSize int64) int64 {
 	return size
 }
 
-func (h *memory) read(c *call, off int64, size int) ([]byte, error) {
-	f, err := c.t.s.Open(h.target)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Release(true)
-	p := make([]byte, size)
-	n, err := f.ReadMemory(p, off)
-	return p[:n], err
-}
-
-// backing is an open backing file: what read(2) of the file below gives.
-type backing struct {
-	readOnly
-	target *fs.Node
-}
-
-func openBacking(_ *Tree, n *node, _ *fuse.Header) handle { return &backing{target: n.target} }
-
-func (h *backing) read(c *call, off int64, size int) ([]byte, error) {
-	p := make([]byte, size)
-	var n int
-	err := c.t.s.WithBacking(h.target, func(fd int) (err error) {
+// readBacking reads what read(2) of the file below gives.
+func (t *Tree) readBacking(target *fs.Node, p []byte, off int64) (n int, err error) {
+	err = t.s.WithBacking(target, func(fd int) (err error) {
 		n, err = unix.Pread(fd, p, off)
 		return err
 	})
-	return p[:max(n, 0)], err
+	return n, err
 }

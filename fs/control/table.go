@@ -22,10 +22,10 @@ func entries() []*entry {
 		{dir: fileDir, name: "status", mode: readable, open: text((*Tree).writeFileStatus)},
 		{dir: fileDir, name: "pages", mode: readable, open: openPages[pagesText]},
 		{dir: fileDir, name: "map", mode: readable, open: openPages[mapText]},
-		{dir: fileDir, name: "memory", mode: ownersRW, open: openMemory, size: memorySize},
-		{dir: fileDir, name: "backing", mode: readable, open: openBacking, size: (*Tree).backingSize},
+		{dir: fileDir, name: "memory", mode: ownersRW, open: openContents((*Tree).readMemory), size: memorySize},
+		{dir: fileDir, name: "backing", mode: readable, open: openContents((*Tree).readBacking), size: (*Tree).backingSize},
 		{dir: fileDir, name: "unsynced", mode: readable, open: text((*Tree).writeUnsynced)},
-		{dir: fileDir, name: "durable", mode: readable, open: openDurable, size: (*Tree).durableSize, history: true},
+		{dir: fileDir, name: "durable", mode: readable, open: openContents((*Tree).readDurable), size: (*Tree).durableSize, history: true},
 		{dir: fileDir, name: "ctl", mode: ownersRW, open: openCtl},
 
 		{dir: mappingDir, name: "status", mode: readable, open: text((*Tree).writeMappingStatus), may: maySee},
@@ -39,7 +39,7 @@ func entries() []*entry {
 		{dir: mirrorDir, name: string(mirrorDir), mode: directory},
 		{dir: mirrorDir, name: string(fileDir), mode: directory, open: openDir},
 		{dir: durableDir, name: string(durableDir), mode: directory, open: openDurableDir, history: true},
-		{dir: durableDir, name: string(durableFile), mode: readable, open: openDurable, history: true, cached: true},
+		{dir: durableDir, name: string(durableFile), mode: readable, open: openContents((*Tree).readDurable), history: true, cached: true},
 		{dir: mappingsDir, name: string(mappingDir), mode: directory, open: openDir, may: maySee},
 	}
 	for i, e := range table {

@@ -13,30 +13,21 @@ func (l *Log) ReadDurable(i Inode, p []byte, off, baseSize int64, base func(p []
 	clear(p[n:])
 	size := baseSize
 	err = l.eachDurable(i, func(op *Op) error {
-		if !op.durable {
-			size = max(size, op.early)
-			return nil
-		}
-		switch op.Kind {
-		case Truncate:
+		size = op.sizeAfter(size)
+		from, to := max(op.Off, off), min(op.Off+op.Length, off+int64(len(p)))
+		switch {
+		case !op.durable: // but for a size
+		case op.Kind == Truncate:
 			if op.Size < off+int64(len(p)) {
 				clear(p[max(op.Size-off, 0):])
 			}
-			size = op.Size
-			return nil
-		case Fallocate:
-			if from, to := max(op.Off, off), min(op.Off+op.Length, off+int64(len(p))); from < to {
-				clear(p[from-off : to-off])
-			}
-			size = max(size, op.end())
-			return nil
+		case from >= to:
+		case op.Kind == Fallocate:
+			clear(p[from-off : to-off])
+		default:
+			return l.store.read(&op.Bytes, from-op.Off, p[from-off:to-off])
 		}
-		size = max(size, op.end())
-		from, to := max(op.Off, off), min(op.Off+op.Length, off+int64(len(p)))
-		if from >= to {
-			return nil
-		}
-		return l.store.read(&op.Bytes, from-op.Off, p[from-off:to-off])
+		return nil
 	})
 	return int(max(min(int64(len(p)), size-off), 0)), err
 }
@@ -48,17 +39,21 @@ func (l *Log) DurableSize(i Inode, baseSize int64) int64 {
 	defer l.mu.Unlock()
 	size := baseSize
 	_ = l.eachDurable(i, func(op *Op) error {
-		switch {
-		case !op.durable:
-			size = max(size, op.early)
-		case op.Kind == Truncate:
-			size = op.Size
-		default:
-			size = max(size, op.end())
-		}
+		size = op.sizeAfter(size)
 		return nil
 	})
 	return size
+}
+
+// sizeAfter returns what becomes of a file's size by what is durable of an operation.
+func (op *Op) sizeAfter(size int64) int64 {
+	switch {
+	case !op.durable:
+		return max(size, op.early)
+	case op.Kind == Truncate:
+		return op.Size
+	}
+	return max(size, op.end())
 }
 
 // eachDurable calls fn for the changes of a file's bytes that no sync of the file has taken

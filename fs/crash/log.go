@@ -96,16 +96,6 @@ func (l *Log) Close() {
 	l.store.file.Close()
 }
 
-// Size returns how many bytes of memory, and of the file, the bytes of operations take.
-func (l *Log) Size() (memory, file int64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return int64(l.store.inMemory) * segmentSize, (l.store.slots - int64(len(l.store.free))) * segmentSize
-}
-
-// Model returns the log's model.
-func (l *Log) Model() Model { return l.model }
-
 // Keep copies bytes that are about to be written. The error is that of the file for what
 // memory has no room for; nothing is kept then. Either they go into an operation, or
 // [Log.GiveUp] takes them.

@@ -35,9 +35,7 @@ func (n *notifier) start(c *Conn) {
 			n.nodes = make(map[fuse.NodeID]bool)
 			n.mu.Unlock()
 			for id := range nodes {
-				if err := c.lib.InvalidateNode(id, 0, -1); err != nil && !errors.Is(err, fuse.ErrNotCached) {
-					c.log.Debug("invalidation refused", "node", id, "error", err)
-				}
+				c.invalidateNode(id, 0, -1)
 			}
 		}
 	})
@@ -60,7 +58,13 @@ func (c *Conn) Invalidate(id fuse.NodeID) {
 // invalidation of bytes this touches no page and takes no lock of the inode, so it can
 // be sent from inside a request.
 func (c *Conn) InvalidateAttributes(id fuse.NodeID) {
-	if err := c.lib.InvalidateNode(id, -1, 0); err != nil && !errors.Is(err, fuse.ErrNotCached) {
+	c.invalidateNode(id, -1, 0)
+}
+
+// invalidateNode sends a notification about the bytes of a node from off on, or, with -1,
+// about its attributes alone. That the kernel has nothing of it is no error.
+func (c *Conn) invalidateNode(id fuse.NodeID, off, size int64) {
+	if err := c.lib.InvalidateNode(id, off, size); err != nil && !errors.Is(err, fuse.ErrNotCached) {
 		c.log.Debug("invalidation refused", "node", id, "error", err)
 	}
 }
@@ -91,9 +95,7 @@ func (c *Conn) HandOver(nodes []fuse.NodeID, names []Name) <-chan struct{} {
 			}
 		}
 		for _, id := range nodes {
-			if err := c.lib.InvalidateNode(id, 0, -1); err != nil && !errors.Is(err, fuse.ErrNotCached) {
-				c.log.Debug("invalidation refused", "node", id, "error", err)
-			}
+			c.invalidateNode(id, 0, -1)
 		}
 	}()
 	return done
