@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"mapfs/fs/crash"
-	"mapfs/fs/crash/crashtest"
+	"mapfs/fs/crash/oracle"
 	"mapfs/internal/need"
 )
 
@@ -47,7 +47,7 @@ func write(t *testing.T, l *crash.Log, inode crash.Inode, off, size int64, p []b
 // content returns what a state makes of an empty file.
 func content(t *testing.T, state *crash.State, inode crash.Inode) []byte {
 	t.Helper()
-	w := crashtest.NewWorld()
+	w := oracle.NewWorld()
 	apply(t, w, &crash.State{Files: map[crash.Inode][]crash.Step{inode: state.Files[inode]}})
 	return w.Files[inode]
 }

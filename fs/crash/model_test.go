@@ -7,14 +7,14 @@ import (
 	"testing"
 
 	"mapfs/fs/crash"
-	"mapfs/fs/crash/crashtest"
+	"mapfs/fs/crash/oracle"
 )
 
 // testPage is small, so that a few bytes make many pages.
 const testPage = 4
 
 // apply does to a tree what a state says.
-func apply(t *testing.T, w *crashtest.World, state *crash.State) {
+func apply(t *testing.T, w *oracle.World, state *crash.State) {
 	t.Helper()
 	for e, inode := range state.Names {
 		if inode == 0 {
@@ -31,7 +31,7 @@ func apply(t *testing.T, w *crashtest.World, state *crash.State) {
 			f := w.Files[inode]
 			switch {
 			case step.Resize && (!step.Grow || step.Off > int64(len(f))):
-				w.Files[inode] = crashtest.Resized(f, step.Off)
+				w.Files[inode] = oracle.Resized(f, step.Off)
 			case step.Resize:
 			case step.IsZero():
 				for at := step.Off; at < min(step.Off+step.Length, int64(len(f))); at++ {
@@ -42,7 +42,7 @@ func apply(t *testing.T, w *crashtest.World, state *crash.State) {
 				if err := step.Read(p, 0); err != nil {
 					t.Fatal(err)
 				}
-				f = crashtest.Resized(f, max(step.Off+step.Length, int64(len(f))))
+				f = oracle.Resized(f, max(step.Off+step.Length, int64(len(f))))
 				copy(f[step.Off:], p)
 				w.Files[inode] = f
 			}
@@ -52,17 +52,17 @@ func apply(t *testing.T, w *crashtest.World, state *crash.State) {
 
 // play runs random operations and syncs, and compares with the slow model.
 func play(t *testing.T, model crash.Model, seed uint64, steps int) {
-	p := crashtest.NewPlayer(seed, 1)
+	p := oracle.NewPlayer(seed, 1)
 	l, err := crash.New(crash.Options{Model: model, PageSize: testPage, MaxMemory: 1, Dir: os.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	m := &crashtest.Model{Name: model.Name(), Page: testPage}
+	m := &oracle.Model{Name: model.Name(), Page: testPage}
 	for range steps {
 		switch p.Random.IntN(8) {
 		case 0:
-			y := crash.Sync{Inode: crashtest.Pick(p.Random, p.Dirs()), DataOnly: p.Random.IntN(4) == 0}
+			y := crash.Sync{Inode: oracle.Pick(p.Random, p.Dirs()), DataOnly: p.Random.IntN(4) == 0}
 			if _, inode := p.Entry(); inode != 0 && p.Random.IntN(2) == 0 {
 				y.Inode = inode
 			}
@@ -88,7 +88,7 @@ func play(t *testing.T, model crash.Model, seed uint64, steps int) {
 	compare(t, l, m, p)
 }
 
-func compare(t *testing.T, l *crash.Log, m *crashtest.Model, p *crashtest.Player) {
+func compare(t *testing.T, l *crash.Log, m *oracle.Model, p *oracle.Player) {
 	var got []uint64
 	l.Pending(func(op *crash.Op, _ []string) bool {
 		got = append(got, op.Number)
@@ -179,7 +179,7 @@ func FuzzModels(f *testing.F) {
 // what it allows POSIX allows too.
 func TestModelsCompared(t *testing.T) {
 	for seed := range uint64(800) {
-		p := crashtest.NewPlayer(seed, 1)
+		p := oracle.NewPlayer(seed, 1)
 		var logs []*crash.Log
 		for _, model := range []crash.Model{crash.Posix{}, crash.Ext4{}} {
 			l, err := crash.New(crash.Options{Model: model, PageSize: testPage, MaxMemory: 1, Dir: os.TempDir()})
@@ -191,7 +191,7 @@ func TestModelsCompared(t *testing.T) {
 		}
 		for range 4 + seed%40 {
 			if p.Random.IntN(6) == 0 {
-				y := crash.Sync{Inode: crashtest.Pick(p.Random, p.Dirs()), DataOnly: p.Random.IntN(2) == 0}
+				y := crash.Sync{Inode: oracle.Pick(p.Random, p.Dirs()), DataOnly: p.Random.IntN(2) == 0}
 				if _, inode := p.Entry(); inode != 0 && p.Now.Dirs[inode] == nil {
 					y.Inode = inode
 				}

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mapfs/fs/crash"
-	"mapfs/fs/crash/crashtest"
+	"mapfs/fs/crash/oracle"
 	"mapfs/integration/harness"
 )
 
@@ -68,8 +68,8 @@ func crashFuzz(args []string) error {
 	for begin := time.Now(); time.Since(begin) < limit; rounds++ {
 		seed := start + uint64(rounds)
 		f := &fuzzer{
-			mount: args[0], backing: args[1], p: crashtest.NewPlayer(seed, 1000), fds: make(map[crash.Inode]int),
-			m: &crashtest.Model{Name: args[2], Page: int64(os.Getpagesize())},
+			mount: args[0], backing: args[1], p: oracle.NewPlayer(seed, 1000), fds: make(map[crash.Inode]int),
+			m: &oracle.Model{Name: args[2], Page: int64(os.Getpagesize())},
 		}
 		// Of a write through its cache the kernel sends a page that it has to read first
 		// by itself; a direct one comes as it is.
@@ -92,8 +92,8 @@ func crashFuzz(args []string) error {
 // fuzzer plays one round on an empty mount.
 type fuzzer struct {
 	mount, backing string
-	p              *crashtest.Player
-	m              *crashtest.Model
+	p              *oracle.Player
+	m              *oracle.Model
 	flags          int                 // of open(2)
 	fds            map[crash.Inode]int // of files, kept open: so nothing is closed in between
 }
@@ -178,7 +178,7 @@ func (f *fuzzer) step() error {
 
 // sync calls fsync(2) or fdatasync(2) on some file or directory.
 func (f *fuzzer) sync() error {
-	y := crash.Sync{Inode: crashtest.Pick(f.p.Random, f.p.Dirs()), DataOnly: f.p.Random.IntN(4) == 0}
+	y := crash.Sync{Inode: oracle.Pick(f.p.Random, f.p.Dirs()), DataOnly: f.p.Random.IntN(4) == 0}
 	fd, isFile := -1, false
 	if _, inode := f.p.Entry(); inode != 0 && f.p.Random.IntN(2) == 0 {
 		if fd, isFile = f.fds[inode], f.p.Now.Dirs[inode] == nil; isFile {
@@ -359,9 +359,9 @@ func wordOf(mode, mask uint32) string {
 }
 
 // looks compares a directory with a world. mask says which permissions are shown.
-func (f *fuzzer) looks(dir string, want *crashtest.World, mask uint32) error {
-	got := crashtest.NewWorld()
-	next := crashtest.Root
+func (f *fuzzer) looks(dir string, want *oracle.World, mask uint32) error {
+	got := oracle.NewWorld()
+	next := oracle.Root
 	known := make(map[uint64]crash.Inode)
 	var read func(path string, into crash.Inode) error
 	read = func(path string, into crash.Inode) error {
@@ -404,7 +404,7 @@ func (f *fuzzer) looks(dir string, want *crashtest.World, mask uint32) error {
 		}
 		return nil
 	}
-	if err := read(dir, crashtest.Root); err != nil {
+	if err := read(dir, oracle.Root); err != nil {
 		return err
 	}
 	if got.String() != want.String() {
@@ -414,8 +414,8 @@ func (f *fuzzer) looks(dir string, want *crashtest.World, mask uint32) error {
 }
 
 // brief lists a world with the beginnings of runs of equal bytes.
-func brief(w *crashtest.World) string {
-	short := crashtest.NewWorld()
+func brief(w *oracle.World) string {
+	short := oracle.NewWorld()
 	maps.Copy(short.Dirs, w.Dirs)
 	maps.Copy(short.Attrs, w.Attrs)
 	for inode, data := range w.Files {

@@ -1,4 +1,4 @@
-package crashtest
+package oracle
 
 import (
 	"fmt"

@@ -1,7 +1,7 @@
-// Package crashtest has a model of the rules in package crash that is plain and slow, for
+// Package oracle has a model of the rules in package crash that is plain and slow, for
 // tests to hold the fast one to: it keeps every operation ever, compares each with each,
 // and replays them from an empty tree. A player makes random operations that can happen.
-package crashtest
+package oracle
 
 import (
 	"fmt"
