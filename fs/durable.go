@@ -157,7 +157,7 @@ func (s *Session) DurableStat(n *Node, st *unix.Stat_t) error {
 	if n.kind == modeRegular {
 		st.Size = h.log.DurableSize(inodeOf(n), st.Size)
 	}
-	if value, touched := h.log.DurableAttr(inodeOf(n), attrMode); touched {
+	if value, touched := h.log.DurableAttr(inodeOf(n), crash.AttrMode); touched {
 		fromModeValue(value, st)
 	}
 	return nil

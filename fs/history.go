@@ -46,6 +46,8 @@ type history struct {
 	// lostOpen are nodes that were open when the power failed, until the kernel forgets
 	// them.
 	lostOpen map[fuse.NodeID]bool
+	// introduced are the nodes that a recording knows; nil if there is none.
+	introduced map[fuse.NodeID]bool
 }
 
 func newHistory(s *Session) (*history, error) {
@@ -60,6 +62,13 @@ func newHistory(s *Session) (*history, error) {
 	var err error
 	if h.log, err = crash.New(crash.Options{Model: s.opts.History, PageSize: int(paging.PageSize), MaxMemory: memory, Dir: dir}); err != nil {
 		return nil, err
+	}
+	if s.opts.Record != "" {
+		if err := h.log.Record(s.opts.Record); err != nil {
+			h.log.Close()
+			return nil, err
+		}
+		h.introduced = map[fuse.NodeID]bool{fuse.RootID: true}
 	}
 	h.stash.init(s)
 	return h, nil
@@ -245,6 +254,7 @@ func (h *history) untrack(i crash.Inode) bool {
 
 // add notes an operation that was just done.
 func (h *history) add(op *crash.Op, nodes ...*Node) {
+	h.introduce(op, nodes)
 	h.log.Add(op)
 	h.track(nodes...)
 }
@@ -348,7 +358,9 @@ func (h *history) syncParked(n *Node) error {
 // close ends the history: what was removed is removed.
 func (h *history) close() {
 	h.stash.clear()
-	h.log.Close()
+	if err := h.log.Close(); err != nil {
+		h.s.log.Error("the recording of the history is not complete", "error", err)
+	}
 }
 
 // changeBytes runs a change of a file's size, or one that makes length bytes at off zero,

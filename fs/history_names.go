@@ -1,7 +1,6 @@
 package fs
 
 import (
-	"encoding/binary"
 	"os"
 	"syscall"
 
@@ -39,6 +38,13 @@ func (h *history) made(kind crash.Kind, p place, dir fuse.NodeID) error {
 	op := &crash.Op{
 		Kind: kind, Inode: inodeOf(n), IsDir: n.kind == unix.S_IFDIR, Entry: crash.Entry{Dir: inodeOf(parent), Name: p.name},
 		Path: h.s.pathIn(dir, p.name), DirPath: h.s.pathNow(dir),
+	}
+	if h.introduced != nil && kind != crash.Link {
+		made, err := madeOf(p, &st)
+		if err != nil {
+			return err
+		}
+		op.Made = made
 	}
 	h.add(op, n, parent)
 	h.s.forget(n.id, 1)
@@ -176,7 +182,7 @@ func (h *history) changeMode(n *Node, change func() error) error {
 	if statErr := h.s.stat(n, &after); statErr != nil {
 		return err
 	}
-	op := &crash.Op{Inode: inodeOf(n), IsDir: n.kind == unix.S_IFDIR, Attr: attrMode, Path: h.s.pathNow(n.id)}
+	op := &crash.Op{Inode: inodeOf(n), IsDir: n.kind == unix.S_IFDIR, Attr: crash.AttrMode, Path: h.s.pathNow(n.id)}
 	op.Old, op.New = modeValue(&before), modeValue(&after)
 	switch {
 	case before.Uid != after.Uid || before.Gid != after.Gid:
@@ -190,25 +196,11 @@ func (h *history) changeMode(n *Node, change func() error) error {
 	return err
 }
 
-// attrMode is the attribute of the log that has owner and mode; attrXattr begins those
-// that are extended attributes.
-const (
-	attrMode  = "mode"
-	attrXattr = "xattr:"
-)
-
-// modeValue is the value of attrMode.
-func modeValue(st *unix.Stat_t) []byte {
-	b := binary.LittleEndian.AppendUint32(nil, st.Mode)
-	b = binary.LittleEndian.AppendUint32(b, st.Uid)
-	return binary.LittleEndian.AppendUint32(b, st.Gid)
-}
+// modeValue is the value of the attribute that has a file's mode.
+func modeValue(st *unix.Stat_t) []byte { return crash.ModeValue(st.Mode, st.Uid, st.Gid) }
 
 // fromModeValue puts the value into what stat(2) says.
-func fromModeValue(value []byte, st *unix.Stat_t) {
-	st.Mode = binary.LittleEndian.Uint32(value)
-	st.Uid, st.Gid = binary.LittleEndian.Uint32(value[4:]), binary.LittleEndian.Uint32(value[8:])
-}
+func fromModeValue(value []byte, st *unix.Stat_t) { st.Mode, st.Uid, st.Gid = crash.ParseMode(value) }
 
 // changeXattr runs a change of one of an inode's extended attributes and notes it in the
 // log.
@@ -219,7 +211,7 @@ func (h *history) changeXattr(n *Node, name string, change func() error) error {
 	h.names.Lock()
 	defer h.names.Unlock()
 	op := &crash.Op{
-		Kind: crash.Setxattr, Inode: inodeOf(n), IsDir: n.kind == unix.S_IFDIR, Attr: attrXattr + name, Path: h.s.pathNow(n.id),
+		Kind: crash.Setxattr, Inode: inodeOf(n), IsDir: n.kind == unix.S_IFDIR, Attr: crash.AttrXattr + name, Path: h.s.pathNow(n.id),
 	}
 	op.Old = h.s.xattrNow(n, name)
 	if err := change(); err != nil {

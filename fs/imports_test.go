@@ -31,12 +31,12 @@ func TestArrows(t *testing.T) {
 		"mapfs/mapping":           mapping("paging", "share", "guard", "sys", "pagestate", "dirty"),
 		"mapfs/mapping/explicit":  append(mapping("paging", "guard", "sys", "pagestate", "dirty"), "mapfs/mapping"),
 
-		"mapfs/fs/mountpoint":      nil,
-		"mapfs/fs/wire":            {"mapfs/fs/mountpoint", "mapfs/mapping/share", fuse},
-		"mapfs/fs/fault":           nil,
-		"mapfs/fs/crash":           nil,
+		"mapfs/fs/mountpoint":   nil,
+		"mapfs/fs/wire":         {"mapfs/fs/mountpoint", "mapfs/mapping/share", fuse},
+		"mapfs/fs/fault":        nil,
+		"mapfs/fs/crash":        nil,
 		"mapfs/fs/crash/oracle": {"mapfs/fs/crash"},
-		"mapfs/fs":                 {"mapfs/mapping/paging", "mapfs/fs/crash", "mapfs/fs/fault", "mapfs/fs/wire", "mapfs/fs/mountpoint", "mapfs/mapping", "mapfs/mapping/share", "mapfs/mapping/sys", fuse},
+		"mapfs/fs":              {"mapfs/mapping/paging", "mapfs/fs/crash", "mapfs/fs/fault", "mapfs/fs/wire", "mapfs/fs/mountpoint", "mapfs/mapping", "mapfs/mapping/share", "mapfs/mapping/sys", fuse},
 		"mapfs/fs/control": append(mapping("paging", "pagestate", "dirty", "share", "sys", "explicit"),
 			"mapfs/fs", "mapfs/fs/crash", "mapfs/fs/fault", "mapfs/fs/wire", "mapfs/mapping", fuse),
 

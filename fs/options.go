@@ -82,6 +82,9 @@ type Options struct {
 	History       crash.Model
 	HistoryDir    string
 	HistoryMemory int64
+	// Record is a directory that gets a recording of the history; "" is none. The caller
+	// has put the tree as it is before the mount there; see [crash.InitialDir].
+	Record string
 
 	// WritebackInterval is how often everything unsynced is written back without
 	// being asked for. 0 is never.

@@ -60,11 +60,12 @@ func (h *history) cut(choice crash.Choice) (state *crash.State, dropped <-chan s
 		s.opts.Observer.Observe(eventOf(state))
 	}
 	s.files.Revert()
-	h.log.Reset()
+	h.log.PowerFailed(choice)
 	h.stash.clear()
 	h.mu.Lock()
 	clear(h.tracked)
 	clear(h.writers)
+	h.forgetIntroduced()
 	h.mu.Unlock()
 	h.mu.Lock()
 	s.handles.lose(func(n *Node) { h.lostOpen[n.id] = true })
@@ -174,7 +175,7 @@ func (h *history) applyAttr(a crash.Attribute, value []byte) error {
 	if n == nil {
 		return nil
 	}
-	if name, isXattr := strings.CutPrefix(a.Name, attrXattr); isXattr {
+	if name, isXattr := strings.CutPrefix(a.Name, crash.AttrXattr); isXattr {
 		return h.s.withXattrs(n, func(path string, follow bool) error {
 			if value != nil {
 				return setXattr(path, follow, name, value, 0)

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"mapfs/cmd/mapfs/ctltree"
+	"mapfs/internal/quote"
 )
 
 func newCtlCommand(sys system) *cobra.Command {
@@ -134,9 +135,9 @@ func (t target) explain(err error) error {
 func (t target) String() string {
 	switch t.kind {
 	case targetFile:
-		return ctltree.QuotePath(filepath.Join(t.mountpoint, t.name))
+		return quote.Path(filepath.Join(t.mountpoint, t.name))
 	case targetMapping:
-		return ctltree.QuotePath(t.dir)
+		return quote.Path(t.dir)
 	}
-	return ctltree.QuotePath(t.mountpoint)
+	return quote.Path(t.mountpoint)
 }

@@ -146,6 +146,6 @@ func newRootCommand(sys system) *cobra.Command {
 	root.AddCommand(newMountCommand(sys), newUmountCommand(sys), newVersionCommand(), newCompletionCommand())
 	root.AddCommand(viewers(sys)...)
 	root.AddCommand(clients(sys)...)
-	root.AddCommand(newLabCommand(sys), newRunCommand(sys))
+	root.AddCommand(newLabCommand(sys), newRunCommand(sys), newCrashCommand(sys))
 	return root
 }

@@ -133,6 +133,16 @@ var mountOptions = []mountOption{
 			}
 			return err
 		}},
+	{name: "record",
+		usage: "record=DIR", help: "write the history to DIR, which must be empty, with a\n" +
+			"copy of BACKING as it is before the mount",
+		value: needsValue, set: func(o *control.Options, v string) error {
+			if !filepath.IsAbs(v) {
+				return errors.New("not an absolute path")
+			}
+			o.Record = v
+			return nil
+		}},
 	{name: "writeback_interval",
 		usage: "writeback_interval=SECONDS", help: "sync everything this often (0: only when asked)",
 		value: needsValue, set: func(o *control.Options, v string) (err error) {
@@ -243,6 +253,9 @@ func defaultOptions() control.Options {
 // checkOptions refuses options that exclude each other.
 func checkOptions(opts *control.Options) error {
 	if opts.History == nil {
+		if opts.Record != "" {
+			return usagef("-o record writes the history of a mount: it needs history too")
+		}
 		return nil
 	}
 	switch {

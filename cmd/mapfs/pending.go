@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"mapfs/cmd/mapfs/ctltree"
+	"mapfs/internal/quote"
 )
 
 // exitPending says that a power cut would take something.
@@ -86,7 +87,7 @@ func readPending(t target) ([]pendingOp, error) {
 	file := t.control + "/pending"
 	text, err := ctltree.Read(file)
 	if errors.Is(err, syscall.ENOENT) {
-		return nil, fmt.Errorf("the mount on %s does not know what is pending; mount with -o history", ctltree.QuotePath(t.mountpoint))
+		return nil, fmt.Errorf("the mount on %s does not know what is pending; mount with -o history", quote.Path(t.mountpoint))
 	}
 	if err != nil {
 		return nil, t.explain(err)

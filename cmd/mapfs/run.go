@@ -71,6 +71,7 @@ type runner struct {
 	failPending    bool
 	stdin          io.Reader
 	stdout, stderr io.Writer
+	env            []string // of the command, beside the usual
 }
 
 func (r *runner) run(ctx context.Context, backing string, command []string) (err error) {
@@ -87,13 +88,9 @@ func (r *runner) run(ctx context.Context, backing string, command []string) (err
 	if err := checkOptions(&opts); err != nil {
 		return err
 	}
-	path, err := exec.LookPath(command[0])
+	path, err := findCommand(command[0])
 	if err != nil {
-		code := exitNotFound
-		if errors.Is(err, os.ErrPermission) {
-			code = exitNotRunnable
-		}
-		return codedError{err, code}
+		return err
 	}
 	if backing, err = absolutePath(backing); err != nil {
 		return err
@@ -134,13 +131,26 @@ func (r *runner) run(ctx context.Context, backing string, command []string) (err
 	return codedError{errors.New(countPending(len(ops)) + " at the end, see above"), exitPending}
 }
 
+// findCommand is exec.LookPath with the exit code of a shell.
+func findCommand(name string) (string, error) {
+	path, err := exec.LookPath(name)
+	if err == nil {
+		return path, nil
+	}
+	code := exitNotFound
+	if errors.Is(err, os.ErrPermission) {
+		code = exitNotRunnable
+	}
+	return "", codedError{err, code}
+}
+
 // execute runs the command in the mount. Its failure is an error with its exit code, that
 // says nothing: the command has said what there is to say.
 func (r *runner) execute(dir, path string, command []string) error {
 	cmd := exec.Command(path, command[1:]...)
 	cmd.Args[0] = command[0]
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), mountDirVar+"="+dir, "PWD="+dir)
+	cmd.Env = append(append(os.Environ(), mountDirVar+"="+dir, "PWD="+dir), r.env...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = r.stdin, r.stdout, r.stderr
 	// A terminal sends its signals to the command too; others are passed on. Either way
 	// the mount is ours to end when the command has ended.

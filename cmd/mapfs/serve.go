@@ -65,6 +65,9 @@ func mountAndServe(ctx context.Context, sys system, opts control.Options, foregr
 	// leave a dead mount behind.
 	signals, giveBack := sys.signals(foreground)
 	defer giveBack()
+	if err := prepareRecording(&opts); err != nil {
+		return err
+	}
 	sess, err := sys.mount(opts)
 	if err != nil {
 		return err

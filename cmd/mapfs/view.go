@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mapfs/cmd/mapfs/ctltree"
+	"mapfs/internal/quote"
 )
 
 // The viewers (status, maps, events, pages, msync, ctl, watch) know a mount by
@@ -69,7 +70,7 @@ func locate(sys system, mountpoints []string, path string) (target, error) {
 	}
 	mountpoint, inside, found := longestPrefix(mountpoints, resolved)
 	if !found {
-		return target{}, fmt.Errorf("%s %w", ctltree.QuotePath(path), errNoMapfs)
+		return target{}, fmt.Errorf("%s %w", quote.Path(path), errNoMapfs)
 	}
 	info, err := os.Stat(resolved)
 	if err != nil {
@@ -79,14 +80,14 @@ func locate(sys system, mountpoints []string, path string) (target, error) {
 		return target{}, explainLookup(path, err)
 	} else if !same {
 		// Something else is mounted in the mapfs, and path is in that.
-		return target{}, fmt.Errorf("%s %w", ctltree.QuotePath(path), errNoMapfs)
+		return target{}, fmt.Errorf("%s %w", quote.Path(path), errNoMapfs)
 	}
 	name, err := sys.controlName(mountpoint)
 	switch {
 	case errors.Is(err, errNoMapfs):
-		return target{}, fmt.Errorf("%s %w", ctltree.QuotePath(path), errNoMapfs)
+		return target{}, fmt.Errorf("%s %w", quote.Path(path), errNoMapfs)
 	case errors.Is(err, syscall.ENODATA), errors.Is(err, syscall.EOPNOTSUPP):
-		return target{}, fmt.Errorf("%s: the mount on %s has no control tree (-o control=none)", ctltree.QuotePath(path), ctltree.QuotePath(mountpoint))
+		return target{}, fmt.Errorf("%s: the mount on %s has no control tree (-o control=none)", quote.Path(path), quote.Path(mountpoint))
 	case err != nil:
 		return target{}, explainLookup(path, err)
 	}
@@ -100,7 +101,7 @@ func locate(sys system, mountpoints []string, path string) (target, error) {
 	case info.Mode().IsRegular():
 		t.locateFile(inside)
 	default:
-		return target{}, fmt.Errorf("%s is neither a regular file nor a directory", ctltree.QuotePath(path))
+		return target{}, fmt.Errorf("%s is neither a regular file nor a directory", quote.Path(path))
 	}
 	return t, nil
 }
@@ -159,14 +160,14 @@ func sameFilesystem(info os.FileInfo, mountpoint string) (bool, error) {
 
 // explainLookup says why path cannot be looked at.
 func explainLookup(path string, err error) error {
-	path = ctltree.QuotePath(path)
+	path = quote.Path(path)
 	var errno syscall.Errno
 	switch {
 	case errors.Is(err, syscall.ENOTCONN), errors.Is(err, syscall.ECONNABORTED):
 		// A step into a dead mount fails at its mount point.
 		mountpoint := "MOUNTPOINT"
 		if failed := (*os.PathError)(nil); errors.As(err, &failed) {
-			mountpoint = ctltree.QuotePath(failed.Path)
+			mountpoint = quote.Path(failed.Path)
 		}
 		return fmt.Errorf("%s: the mount is dead, its daemon has ended; clear it away with 'mapfs umount %s'", path, mountpoint)
 	case errors.As(err, &errno):
@@ -180,7 +181,7 @@ func explainLookup(path string, err error) error {
 func findFile(sys system, path string) (target, error) {
 	t, err := findTarget(sys, path)
 	if err == nil && t.kind == targetMount {
-		return target{}, fmt.Errorf("%s is a directory; name a regular file", ctltree.QuotePath(path))
+		return target{}, fmt.Errorf("%s is a directory; name a regular file", quote.Path(path))
 	}
 	return t, err
 }

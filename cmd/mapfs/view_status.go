@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"mapfs/cmd/mapfs/ctltree"
+	"mapfs/internal/quote"
 )
 
 func newStatusCommand(sys system) *cobra.Command {
@@ -115,7 +116,7 @@ func (t target) pageSize() (int64, error) {
 	}
 	size := s.Number("page_size")
 	if size <= 0 {
-		return 0, fmt.Errorf("%s: no page_size in it", ctltree.QuotePath(path))
+		return 0, fmt.Errorf("%s: no page_size in it", quote.Path(path))
 	}
 	return size, nil
 }

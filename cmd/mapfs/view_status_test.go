@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"mapfs/cmd/mapfs/ctltree"
+	"mapfs/internal/quote"
 )
 
 func TestStatusAndMaps(t *testing.T) {
@@ -52,8 +53,8 @@ func TestPaths(t *testing.T) {
 		{"a\xffb", `"a\xffb"`},
 	}
 	for _, test := range tests {
-		if got := ctltree.QuotePath(test.path); got != test.text {
-			t.Errorf("quotePath(%q): got %s, want %s", test.path, got, test.text)
+		if got := quote.Path(test.path); got != test.text {
+			t.Errorf("quote.Path(%q): got %s, want %s", test.path, got, test.text)
 		}
 		for _, rest := range []string{"", "x=1 y=2"} {
 			path, after, ok := ctltree.CutPath(strings.TrimSpace(test.text + " " + rest))

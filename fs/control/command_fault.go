@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mapfs/fs/fault"
+	"mapfs/internal/quote"
 	"mapfs/mapping"
 )
 
@@ -138,7 +139,7 @@ func errnoNamed(name string) syscall.Errno {
 // writeFaults makes the text of the file faults: what set each fault, and its hits.
 func (t *Tree) writeFaults(b *strings.Builder, _ *node, _ *fuse.Header) error {
 	for _, f := range t.s.Faults().List() {
-		fmt.Fprintf(b, "%d op=%s path=%s nth=%d", f.Number, f.Op, quotePath(f.Path), f.Nth)
+		fmt.Fprintf(b, "%d op=%s path=%s nth=%d", f.Number, f.Op, quote.Path(f.Path), f.Nth)
 		if f.Count > 0 {
 			fmt.Fprintf(b, " count=%d", f.Count)
 		}

@@ -47,10 +47,11 @@ const (
 
 // The types and permissions in the table.
 const (
-	readable  = unix.S_IFREG | 0o444
-	ownersRW  = unix.S_IFREG | 0o600
-	directory = unix.S_IFDIR | 0o555
-	removable = unix.S_IFDIR | 0o755 // its owner may remove entries
+	readable    = unix.S_IFREG | 0o444
+	ownersRW    = unix.S_IFREG | 0o600
+	everybodyRW = unix.S_IFREG | 0o666
+	directory   = unix.S_IFDIR | 0o555
+	removable   = unix.S_IFDIR | 0o755 // its owner may remove entries
 )
 
 // isDir reports whether e is a directory.

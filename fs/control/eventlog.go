@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"mapfs/internal/quote"
 	"mapfs/mapping"
 	"mapfs/mapping/paging"
 )
@@ -134,7 +135,7 @@ func appendEvent(b []byte, seq uint64, e *loggedEvent) []byte {
 	if e.Name == "" {
 		b = append(b, '-')
 	} else {
-		b = append(b, quotePath(e.Name)...)
+		b = append(b, quote.Path(e.Name)...)
 	}
 	span := func() {
 		b = fmt.Appendf(b, " offset=%d length=%d", e.Off, e.Length)
@@ -173,7 +174,7 @@ func appendEvent(b []byte, seq uint64, e *loggedEvent) []byte {
 		b = fmt.Appendf(b, " kept=%d lost=%d bytes=%d", e.Off, e.Pages, e.Length)
 	}
 	if e.Mapping != "" {
-		b = append(append(b, " name="...), quotePath(e.Mapping)...)
+		b = append(append(b, " name="...), quote.Path(e.Mapping)...)
 	}
 	return append(b, '\n')
 }

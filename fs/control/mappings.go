@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mapfs/fs/wire"
+	"mapfs/internal/quote"
 	"mapfs/mapping"
 	"mapfs/mapping/explicit"
 	"mapfs/mapping/pagestate"
@@ -173,10 +174,10 @@ func (t *Tree) writeMappingStatus(b *strings.Builder, n *node, _ *fuse.Header) e
 	if m.Writable() {
 		access = "rw"
 	}
-	fmt.Fprintf(b, "name %s\n", quotePath(m.Name()))
+	fmt.Fprintf(b, "name %s\n", quote.Path(m.Name()))
 	fmt.Fprintf(b, "addr %x\nlength %d\n", m.Start(), m.Length())
 	fmt.Fprintf(b, "prot %s\nflags %s\n", prot, mmapFlagNames(m.Flags()))
-	fmt.Fprintf(b, "file %s\ninode %d\n", quotePath(m.FileName()), t.s.Inode(m.FileID()))
+	fmt.Fprintf(b, "file %s\ninode %d\n", quote.Path(m.FileName()), t.s.Inode(m.FileID()))
 	fmt.Fprintf(b, "offset %d\nopen %s\n", m.Offset(), access)
 	fmt.Fprintf(b, "pages %d\nmapped_pages %d\nresident_pages %d\ndirty_pages %d\nwriteback_pages %d\ncopied_pages %d\nlocked_pages %d\n",
 		m.Length()/paging.PageSize, mapped/paging.PageSize, resident, dirty, writeback, m.CopiedPages(), locked/paging.PageSize)
@@ -197,7 +198,7 @@ func (t *Tree) explicitRows(h *fuse.Header, emit func(addr uintptr, text string)
 		id := m.FileID()
 		for _, seg := range m.Segments() {
 			emit(seg.Start, fmt.Sprintf("%x-%x %s %08x %02x:%02x %d %s %s\n", seg.Start, seg.End, permissions(m, seg.Prot), seg.Offset,
-				unix.Major(id.Dev), unix.Minor(id.Dev), id.Ino, quotePath(m.FileName()), quotePath(m.Name())))
+				unix.Major(id.Dev), unix.Minor(id.Dev), id.Ino, quote.Path(m.FileName()), quote.Path(m.Name())))
 		}
 	}
 }

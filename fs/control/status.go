@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mapfs/fs"
+	"mapfs/internal/quote"
 	"mapfs/mapping"
 	"mapfs/mapping/dirty"
 	"mapfs/mapping/pagestate"
@@ -33,9 +34,13 @@ func (t *Tree) writeStatus(b *strings.Builder, _ *node, _ *fuse.Header) error {
 	}
 	fmt.Fprintf(b, "version %s\n", orNone(t.opts.Version))
 	fmt.Fprintf(b, "pid %d\n", os.Getpid())
-	fmt.Fprintf(b, "backing %s\n", quotePath(t.s.Options().Backing))
-	fmt.Fprintf(b, "mountpoint %s\n", quotePath(t.s.Options().Mountpoint))
+	fmt.Fprintf(b, "backing %s\n", quote.Path(t.s.Options().Backing))
+	fmt.Fprintf(b, "mountpoint %s\n", quote.Path(t.s.Options().Mountpoint))
 	fmt.Fprintf(b, "mode %s\n", t.s.Options().Mode)
+	if model := t.s.History(); model != nil {
+		fmt.Fprintf(b, "history %s\n", model.Name())
+		fmt.Fprintf(b, "recording %s\n", t.recording())
+	}
 	fmt.Fprintf(b, "page_size %d\n", paging.PageSize)
 	fmt.Fprintf(b, "files %d\n", t.s.Files().Count())
 	fmt.Fprintf(b, "nodes %d\n", t.s.Nodes())
@@ -89,7 +94,7 @@ func (t *Tree) writeMaps(b *strings.Builder, _ *node, h *fuse.Header) error {
 		if length > 0 && (n == nil && h.Uid == t.uid || n != nil && t.mayReach(h, n)) {
 			id := f.ID()
 			rows = append(rows, row{addr, fmt.Sprintf("%x-%x %s %08x %02x:%02x %d %s\n", addr, addr+uintptr(length), perms, 0,
-				unix.Major(id.Dev), unix.Minor(id.Dev), id.Ino, quotePath(f.Name()))})
+				unix.Major(id.Dev), unix.Minor(id.Dev), id.Ino, quote.Path(f.Name()))})
 		}
 		f.Unref()
 	}
@@ -141,7 +146,7 @@ func (t *Tree) writeFileStatus(b *strings.Builder, about *node, _ *fuse.Header) 
 			failure = errnoName(err)
 		}
 	}
-	fmt.Fprintf(b, "path %s\n", quotePath(t.s.Path(n)))
+	fmt.Fprintf(b, "path %s\n", quote.Path(t.s.Path(n)))
 	fmt.Fprintf(b, "inode %d\n", t.s.Inode(n.ID()))
 	fmt.Fprintf(b, "mode %s\n", t.modeOf(n))
 	fmt.Fprintf(b, "size %d\nbacking_size %d\n", st.Size, t.backingSize(about, st.Size))
@@ -211,4 +216,16 @@ func (t *Tree) inspect(n *fs.Node, first, end int64, emit func(pagestate.Run) bo
 		t.s.Files().Inspect(n.ID(), t.kernel, fd, st.Size, first, end, emit)
 		return nil
 	})
+}
+
+// recording says where the recording of the history is, or why it is not complete.
+func (t *Tree) recording() string {
+	dir := t.s.Options().Record
+	switch err := t.s.RecordingError(); {
+	case dir == "":
+		return "none"
+	case err != nil:
+		return fmt.Sprintf("%s broken: %v", quote.Path(dir), err)
+	}
+	return quote.Path(dir)
 }

@@ -15,6 +15,7 @@ func entries() []*entry {
 		{dir: rootDir, name: "faults", mode: readable, open: text((*Tree).writeFaults), may: isOwner},
 		{dir: rootDir, name: "pending", mode: readable, open: text((*Tree).writePending), may: isOwner, history: true, handOver: true},
 		{dir: rootDir, name: "durable", mode: directory, open: openDurableDir, history: true},
+		{dir: rootDir, name: "promises", mode: everybodyRW, open: openPromises, history: true},
 		{dir: rootDir, name: "ctl", mode: ownersRW, open: openCtl},
 		{dir: rootDir, name: "files", mode: directory},
 		{dir: rootDir, name: "mappings", mode: removable, open: openMappings},

@@ -2,7 +2,6 @@ package control
 
 import (
 	"strconv"
-	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -60,20 +59,6 @@ func flagNames(flags int, names []flagName) string {
 		return "none"
 	}
 	return text
-}
-
-// quotePath returns a path as the control tree shows it: plain where that cannot
-// be misread, else quoted as in Go.
-func quotePath(path string) string {
-	if path == "" || !utf8.ValidString(path) {
-		return strconv.Quote(path)
-	}
-	for _, r := range path {
-		if r == ' ' || r == '"' || r == '\\' || !strconv.IsPrint(r) {
-			return strconv.Quote(path)
-		}
-	}
-	return path
 }
 
 // orNone is text, or "none" for no text.

@@ -11,13 +11,16 @@ import (
 type Choice struct {
 	// All or none of them; or those whose numbers Keep has; or, with Random, a random legal
 	// set that Seed decides.
-	All    bool
-	Keep   []uint64
-	Random bool
-	Seed   uint64
+	All    bool     `json:"all,omitzero"`
+	Keep   []uint64 `json:"keep,omitzero"`
+	Random bool     `json:"random,omitzero"`
+	Seed   uint64   `json:"seed,omitzero"`
+	// Lose, with All, has the numbers of those that do not survive. What cannot survive
+	// without them is lost too.
+	Lose []uint64 `json:"lose,omitzero"`
 	// Torn is how many bytes of a page survive as one: the device's sector. 0 is the
 	// whole page.
-	Torn int64
+	Torn int64 `json:"torn,omitzero"`
 }
 
 // State is what a power cut leaves. Base is the tree without the operations of the log.
@@ -112,7 +115,7 @@ func (l *Log) Cut(c Choice) (*State, error) {
 			entries: make(map[Entry]*Op), inDirs: make(map[Inode]*Op), moves: make(map[Inode]*Op),
 			attrs: make(map[Attribute]*Op), files: make(map[Inode]*droppedBytes), lost: make(map[*Op]bool), orderedAt: math.MaxUint64,
 		},
-		keep: make(map[uint64]bool),
+		keep: make(map[uint64]bool), lose: make(map[uint64]bool),
 	}
 	if c.Torn > 0 {
 		cut.part = c.Torn
@@ -120,7 +123,10 @@ func (l *Log) Cut(c Choice) (*State, error) {
 	for _, number := range c.Keep {
 		cut.keep[number] = true
 	}
-	if err := cut.known(c.Keep); err != nil {
+	for _, number := range c.Lose {
+		cut.lose[number] = true
+	}
+	if err := cut.known(slices.Concat(c.Keep, c.Lose)); err != nil {
 		return nil, err
 	}
 	if c.Random {
@@ -149,8 +155,9 @@ type cutting struct {
 	l      *Log
 	choose Choice
 	keep   map[uint64]bool
+	lose   map[uint64]bool
 	// last is the last of those to keep that survives only with all before it that have an
-	// order.
+	// order; of those that are not to be lost, if these were named.
 	last uint64
 	part int64 // bytes
 	out  *State
@@ -168,10 +175,13 @@ type cutting struct {
 func (c *cutting) known(numbers []uint64) error {
 	pending := make(map[uint64]bool, len(numbers))
 	for op := c.l.first; op != nil && len(numbers) > 0; op = op.after {
-		if op.durable || !c.keep[op.Number] {
+		if op.durable {
 			continue
 		}
 		pending[op.Number] = true
+		if !c.named(op) {
+			continue
+		}
 		if c.l.model.orders(op) || op.Kind.isData() && op.extends() {
 			c.last = op.Number
 		}
@@ -182,6 +192,14 @@ func (c *cutting) known(numbers []uint64) error {
 		}
 	}
 	return nil
+}
+
+// named reports whether an operation is one of those to keep, by its number.
+func (c *cutting) named(op *Op) bool {
+	if c.choose.All {
+		return !c.lose[op.Number]
+	}
+	return c.keep[op.Number]
 }
 
 // roll makes the random decisions that concern all operations.
@@ -209,10 +227,10 @@ func (c *cutting) roll() {
 // wants reports whether an operation, or a part of its bytes, is to survive if it can.
 func (c *cutting) wants(op *Op) bool {
 	switch {
-	case op.durable || c.choose.All:
+	case op.durable:
 		return true
 	case !c.choose.Random:
-		return c.keep[op.Number]
+		return c.named(op)
 	case c.l.model.orders(op):
 		return op.Number < c.end
 	case op.flushed > 0 && op.flushed < c.end, c.needed[op]:
@@ -243,12 +261,24 @@ func (c *cutting) decide(op *Op) error {
 	return nil
 }
 
+// Refusal is the error for a choice that the model does not allow: Op cannot survive
+// without Missing.
+type Refusal struct {
+	Op, Missing *Op
+	why         *lack
+}
+
+// Error says which rule forbids it.
+func (r *Refusal) Error() string {
+	return fmt.Sprintf("%s cannot survive: %s, which is lost", r.Op.brief(), r.why)
+}
+
 // refuse returns an error if the choice named op, which cannot survive, and why.
-func (c *cutting) refuse(op *Op, why string) error {
-	if c.choose.Random {
+func (c *cutting) refuse(op *Op, why *lack) error {
+	if c.choose.Random || c.choose.All {
 		return nil
 	}
-	return fmt.Errorf("%s cannot survive: %s, which is lost", op.brief(), why)
+	return &Refusal{op, why.lost, why}
 }
 
 // whole decides about an operation that survives whole or not at all.
@@ -257,7 +287,7 @@ func (c *cutting) whole(op *Op) (kept bool, err error) {
 		c.drop(op)
 		return false, nil
 	}
-	if why := c.forbids(op); why != "" && !op.durable {
+	if why := c.forbids(op); why != nil && !op.durable {
 		c.drop(op)
 		return false, c.refuse(op, why)
 	}
@@ -289,16 +319,16 @@ func (c *cutting) whole(op *Op) (kept bool, err error) {
 }
 
 // forbids returns what an operation that survives whole cannot do without.
-func (c *cutting) forbids(op *Op) string {
+func (c *cutting) forbids(op *Op) *lack {
 	d := &c.d
 	switch {
 	case op.Kind == Truncate || op.onlyGrows():
 		if missing := d.file(op.Inode).cut; missing != nil {
-			return fmt.Sprintf("the sizes of a file survive in their order, and %s is before it", missing.brief())
+			return &lack{missing, "the sizes of a file survive in their order, and %s is before it"}
 		}
 	case !op.Kind.isName():
 		if missing := d.attrs[Attribute{op.Inode, op.Attr}]; missing != nil {
-			return fmt.Sprintf("it comes after %s, of the same attribute", missing.brief())
+			return &lack{missing, "it comes after %s, of the same attribute"}
 		}
 	default:
 		entries := []Entry{op.Entry}
@@ -307,15 +337,15 @@ func (c *cutting) forbids(op *Op) string {
 		}
 		for _, e := range entries {
 			if missing := d.entries[e]; missing != nil {
-				return fmt.Sprintf("it comes after %s, on the same name", missing.brief())
+				return &lack{missing, "it comes after %s, on the same name"}
 			}
 		}
 		if missing := d.inDirs[op.emptied()]; missing != nil {
-			return fmt.Sprintf("a directory must be empty to be removed, and that took %s", missing.brief())
+			return &lack{missing, "a directory must be empty to be removed, and that took %s"}
 		}
 		for _, dir := range op.Above {
 			if missing := d.moves[dir]; missing != nil {
-				return fmt.Sprintf("directories must not go round in a circle, and %s moved one above it", missing.brief())
+				return &lack{missing, "directories must not go round in a circle, and %s moved one above it"}
 			}
 		}
 	}
@@ -391,9 +421,8 @@ func (c *cutting) bytes(op *Op) (kept bool, err error) {
 		if c.choose.Random && !op.durable && at > op.Off {
 			want = c.wants(op)
 		}
-		why := ""
 		if want && !op.durable {
-			if why = c.forbidsPart(op, f, at, next); why != "" {
+			if why := c.forbidsPart(op, f, at, next); why != nil {
 				if err := c.refuse(op, why); err != nil {
 					return false, err
 				}
@@ -431,7 +460,7 @@ func (c *cutting) bytes(op *Op) (kept bool, err error) {
 func (c *cutting) size(op *Op, named bool) error {
 	keeps := c.keepsSize(op)
 	if keeps && !op.sized && !op.durable {
-		if why := c.l.model.refuses(op, &c.d, op.OldSize, op.early); why != "" {
+		if why := c.l.model.refuses(op, &c.d, op.OldSize, op.early); why != nil {
 			keeps = false
 			if named {
 				if err := c.refuse(op, why); err != nil {
@@ -451,18 +480,18 @@ func (c *cutting) size(op *Op, named bool) error {
 // keepsSize reports whether the early size of an operation survives.
 func (c *cutting) keepsSize(op *Op) bool {
 	switch {
-	case op.sized || op.durable || c.choose.All:
+	case op.sized || op.durable:
 		return true
 	case c.choose.Random:
 		return op.Number < c.end
 	}
-	return op.Number <= c.last || c.keep[op.Number]
+	return op.Number <= c.last || c.named(op)
 }
 
 // growth decides about the new size that an operation gives its file, apart from bytes.
 func (c *cutting) growth(op *Op, f *droppedBytes, want bool) (kept bool, err error) {
 	if want && !op.durable {
-		if why := c.forbidsSize(op, f, op.OldSize, op.Size); why != "" {
+		if why := c.forbidsSize(op, f, op.OldSize, op.Size); why != nil {
 			want, err = false, c.refuse(op, why)
 		}
 	}
@@ -476,17 +505,17 @@ func (c *cutting) growth(op *Op, f *droppedBytes, want bool) (kept bool, err err
 }
 
 // forbidsPart returns what the bytes from off to end of an operation cannot do without.
-func (c *cutting) forbidsPart(op *Op, f *droppedBytes, off, end int64) string {
+func (c *cutting) forbidsPart(op *Op, f *droppedBytes, off, end int64) *lack {
 	if missing := f.parts[off/c.part]; missing != nil {
-		return fmt.Sprintf("writes of one page survive in their order, and %s is before it", missing.brief())
+		return &lack{missing, "writes of one page survive in their order, and %s is before it"}
 	}
 	return c.forbidsSize(op, f, off, end)
 }
 
 // forbidsSize is forbidsPart without regard to bytes that were there before.
-func (c *cutting) forbidsSize(op *Op, f *droppedBytes, off, end int64) string {
+func (c *cutting) forbidsSize(op *Op, f *droppedBytes, off, end int64) *lack {
 	if f.cut != nil && end > f.cutFrom/c.part*c.part {
-		return fmt.Sprintf("it is about bytes that %s cut off or added before", f.cut.brief())
+		return &lack{f.cut, "it is about bytes that %s cut off or added before"}
 	}
 	return c.l.model.refuses(op, &c.d, off, end)
 }

@@ -1,9 +1,6 @@
 package crash
 
-import (
-	"fmt"
-	"slices"
-)
+import "slices"
 
 // Ext4 is ext4 with its defaults: data=ordered, delayed allocation, auto_da_alloc.
 //
@@ -129,35 +126,35 @@ func (Ext4) closed(l *Log, ops *inodeOps) {
 	}
 }
 
-func (e Ext4) refuses(op *Op, d *dropped, off, end int64) string {
+func (e Ext4) refuses(op *Op, d *dropped, off, end int64) *lack {
 	if e.orders(op) {
 		if d.ordered != nil && op.Number > d.orderedAt {
-			return fmt.Sprintf("the journal of ext4 survives in its order, and %s is before it", d.ordered.brief())
+			return &lack{d.ordered, "the journal of ext4 survives in its order, and %s is before it"}
 		}
 		if op.replaces() {
 			for _, p := range op.flushes {
 				if d.lost[p] {
-					return fmt.Sprintf("ext4 writes the bytes of a file that replaces another before the rename, and %s has some", p.brief())
+					return &lack{p, "ext4 writes the bytes of a file that replaces another before the rename, and %s has some"}
 				}
 			}
 		}
-		return ""
+		return nil
 	}
 	// Only what is past the old end needs the journal.
 	if !op.extends() || end <= op.OldSize {
-		return ""
+		return nil
 	}
 	if op.early > 0 && d.ordered != nil && op.Number >= d.orderedAt {
-		return fmt.Sprintf("the file gets longer in the journal of ext4, where %s is before it", d.ordered.brief())
+		return &lack{d.ordered, "the file gets longer in the journal of ext4, where %s is before it"}
 	}
 	if end <= op.early {
-		return ""
+		return nil
 	}
 	if d.ordered != nil && op.Number > d.orderedAt {
-		return fmt.Sprintf("the file gets longer in the journal of ext4, where %s is before it", d.ordered.brief())
+		return &lack{d.ordered, "the file gets longer in the journal of ext4, where %s is before it"}
 	}
 	if missing := d.file(op.Inode).growth; missing != nil {
-		return fmt.Sprintf("a file of ext4 gets longer only with the bytes below, and %s has some", missing.brief())
+		return &lack{missing, "a file of ext4 gets longer only with the bytes below, and %s has some"}
 	}
-	return ""
+	return nil
 }

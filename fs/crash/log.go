@@ -13,6 +13,8 @@ type Log struct {
 	model Model
 	page  int64 // bytes of a page: what survives whole
 
+	onDurable func(*Op)
+
 	mu    sync.Mutex
 	store byteStore
 	last  uint64 // the newest number
@@ -29,6 +31,10 @@ type Log struct {
 	ordered   []*Op
 	orderedAt uint64
 	early     []*Op // with an early size that is not durable yet
+
+	promises []Promise
+	promised int       // bytes in them
+	recorder *recorder // nil if nobody wants a recording
 }
 
 // name is an entry that pending operations change.
@@ -60,11 +66,14 @@ type Options struct {
 	// unlinked file in Dir.
 	MaxMemory int64
 	Dir       string
+	// Durable, if it is set, is told of every operation on names or attributes that a
+	// sync makes durable, in their order. The log is locked meanwhile.
+	Durable func(*Op)
 }
 
 // New returns an empty log. Close gives up what it keeps.
 func New(o Options) (*Log, error) {
-	l := &Log{model: o.Model, page: int64(o.PageSize)}
+	l := &Log{model: o.Model, page: int64(o.PageSize), onDurable: o.Durable}
 	l.store.maxMemory = int(max(o.MaxMemory/segmentSize, 1))
 	if err := l.store.open(o.Dir); err != nil {
 		return nil, err
@@ -86,14 +95,36 @@ func (l *Log) reset() {
 func (l *Log) Reset() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.recorder.write(Event{Kind: EventReset})
+	l.forgetAll()
+}
+
+// forgetAll forgets every operation and its bytes.
+func (l *Log) forgetAll() {
 	l.reset()
 	l.store.reset()
 }
 
-// Close gives up what the log keeps. Nobody may use it any more.
-func (l *Log) Close() {
-	l.Reset()
+// PowerFailed notes that the tree is what a power cut by the choice leaves: State of
+// [Log.Cut] is durable, and nothing is pending.
+func (l *Log) PowerFailed(c Choice) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.recorder.write(Event{Kind: EventPowerCut, Text: l.model.Name(), Choice: &c})
+	l.forgetAll()
+}
+
+// Close gives up what the log keeps, and ends the recording, of which the error is. Nobody
+// may use the log any more.
+func (l *Log) Close() (err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.recorder != nil {
+		err = l.recorder.close()
+	}
+	l.forgetAll()
 	l.store.file.Close()
+	return err
 }
 
 // Keep copies bytes that are about to be written. The error is that of the file for what
@@ -143,6 +174,7 @@ func (l *Log) Add(op *Op) {
 		ops.attrs = append(ops.attrs, op)
 	}
 	l.refer(op, 1)
+	l.recorder.op(op, &l.store)
 }
 
 // addName notes an operation on names.
@@ -243,6 +275,7 @@ type Sync struct {
 func (l *Log) Sync(s Sync) (touched []Inode) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.recorder.write(Event{Kind: EventSync, Inode: s.Inode, DataOnly: s.DataOnly})
 	work := l.model.commits(l, s)
 	var data []*Op
 	if ops := l.inodes[s.Inode]; ops != nil {
@@ -275,6 +308,9 @@ func (l *Log) commit(work []*Op) (touched []Inode) {
 	for _, op := range done {
 		if op.Kind.isData() {
 			continue // until a sync of the file has taken the bytes over
+		}
+		if l.onDurable != nil {
+			l.onDurable(op)
 		}
 		for _, inode := range op.inodes() {
 			if inode != 0 {
@@ -424,6 +460,7 @@ func (l *Log) Closed(i Inode) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if ops := l.inodes[i]; ops != nil {
+		l.recorder.write(Event{Kind: EventClosed, Inode: i})
 		l.model.closed(l, ops)
 	}
 }

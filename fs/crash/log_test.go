@@ -25,7 +25,7 @@ func newTestLog(t *testing.T, model crash.Model, memory int64) *crash.Log {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(l.Close)
+	t.Cleanup(func() { l.Close() })
 	return l
 }
 

@@ -28,11 +28,21 @@ type Model interface {
 	commits(l *Log, s Sync) []*Op
 	// closed notes that a file was closed.
 	closed(l *Log, ops *inodeOps)
-	// refuses returns why op cannot survive without what was dropped of those before it,
-	// by the model's own rules; "" if it can. Of a write it is asked for each part: the
-	// bytes from off to end.
-	refuses(op *Op, d *dropped, off, end int64) string
+	// refuses returns what op cannot survive without of what was dropped before it, by the
+	// model's own rules; nil if it can. Of a write it is asked for each part: the bytes
+	// from off to end.
+	refuses(op *Op, d *dropped, off, end int64) *lack
 }
+
+// lack is the lost operation that another one cannot survive without. why is a sentence
+// with a place for the lost one.
+type lack struct {
+	lost *Op
+	why  string
+}
+
+// String says why.
+func (l *lack) String() string { return fmt.Sprintf(l.why, l.lost.brief()) }
 
 // Models returns the models by name.
 func Models() []Model { return []Model{Posix{}, Ext4{}} }

@@ -10,6 +10,13 @@
 // are numbers; the bytes that were written are kept here until they are durable.
 package crash
 
+import (
+	"fmt"
+	"strings"
+
+	"mapfs/internal/quote"
+)
+
 // Inode is the number of a file or directory, of the caller's choosing. 0 is none.
 type Inode uint64
 
@@ -57,40 +64,49 @@ func (k Kind) isData() bool { return k >= Write && k <= Fallocate }
 
 // Op is one operation. Which fields mean something is up to the kind.
 type Op struct {
-	Kind Kind
+	Kind Kind `json:"kind"`
 	// Inode is what was made, named, removed, moved or changed. IsDir says that it is a
 	// directory.
-	Inode Inode
-	IsDir bool
+	Inode Inode `json:"inode"`
+	IsDir bool  `json:"isDir,omitzero"`
+	// Made is what a new inode is, and nil of one that was there. Only recordings need it.
+	Made *Made `json:"made,omitzero"`
 
 	// Entry is the name that was made or removed; of a rename the old one, and To the new
 	// one, which replaced another inode unless Replaced is 0.
-	Entry, To   Entry
-	Replaced    Inode
-	ReplacedDir bool
+	Entry       Entry `json:"entry,omitzero"`
+	To          Entry `json:"to,omitzero"`
+	Replaced    Inode `json:"replaced,omitzero"`
+	ReplacedDir bool  `json:"replacedDir,omitzero"`
 	// Above are the directories from that of To up to the root, of a rename of a
 	// directory into another one.
-	Above []Inode
+	Above []Inode `json:"above,omitzero"`
 
 	// Off and Length are the bytes that were written or made zero; Length is 0 for none.
 	// OldSize and Size are the file's size before and after.
-	Off, Length   int64
-	OldSize, Size int64
+	Off     int64 `json:"off,omitzero"`
+	Length  int64 `json:"length,omitzero"`
+	OldSize int64 `json:"oldSize,omitzero"`
+	Size    int64 `json:"size,omitzero"`
 	// Bytes are those of a Write or Store, from [Log.Keep].
-	Bytes Bytes
+	Bytes Bytes `json:"-"`
 
 	// Attr names the attribute that was changed, from Old to New; nil is none.
-	Attr     string
-	Old, New []byte
+	Attr string `json:"attr,omitzero"`
+	Old  []byte `json:"old,omitzero"`
+	New  []byte `json:"new,omitzero"`
 
 	// Path is what was changed, ToPath the new name of a rename, DirPath and ToDirPath
 	// the directories that hold the names, all as they were called at the time.
-	Path, ToPath, DirPath, ToDirPath string
+	Path      string `json:"path,omitzero"`
+	ToPath    string `json:"toPath,omitzero"`
+	DirPath   string `json:"dirPath,omitzero"`
+	ToDirPath string `json:"toDirPath,omitzero"`
 	// PID is the process that did it; 0 if that is not known.
-	PID uint32
+	PID uint32 `json:"pid,omitzero"`
 
 	// Number counts the operations of a log, from 1. The log sets it, and the rest.
-	Number uint64
+	Number uint64 `json:"number"`
 
 	// durable: a sync has promised it. It is then in the log only if it changes bytes
 	// that no sync of the file itself has taken over yet.
@@ -116,6 +132,16 @@ type Op struct {
 
 	before, after *Op  // in the log
 	gone          bool // from it
+}
+
+// Made is what a new inode is: its type and permissions, owner and group (inode(7)), the
+// number of a device, the target of a symbolic link.
+type Made struct {
+	Mode   uint32 `json:"mode"`
+	UID    uint32 `json:"uid"`
+	GID    uint32 `json:"gid"`
+	Device uint64 `json:"device,omitzero"`
+	Target []byte `json:"target,omitzero"`
 }
 
 // extends reports whether a data operation makes its file longer, and extendsWithBytes
@@ -144,4 +170,30 @@ func (op *Op) end() int64 {
 		return op.Size
 	}
 	return 0 // zeros are only where the file has something
+}
+
+// String says what an operation is: its kind, path, and what it did.
+func (op *Op) String() string {
+	b := op.Kind.String() + " " + quote.Path(op.Path)
+	switch op.Kind {
+	case Rename:
+		b += " " + quote.Path(op.ToPath)
+	case Write, Store, Fallocate:
+		off, length := op.Left()
+		if op.Kind == Fallocate && length == 0 {
+			off, length = op.OldSize, op.Size-op.OldSize
+		}
+		b += fmt.Sprintf(" %d %d", off, length)
+	case Truncate:
+		b += fmt.Sprintf(" from=%d to=%d", op.OldSize, op.Size)
+	case Setxattr, Removexattr:
+		b += " " + quote.Path(strings.TrimPrefix(op.Attr, AttrXattr))
+	case Chmod:
+		mode, _, _ := ParseMode(op.New)
+		b += fmt.Sprintf(" %04o", mode&0o7777)
+	case Chown:
+		_, uid, gid := ParseMode(op.New)
+		b += fmt.Sprintf(" %d %d", uid, gid)
+	}
+	return b
 }

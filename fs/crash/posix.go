@@ -47,4 +47,4 @@ func (Posix) flushes(*Log, *Op) []*Op { return nil }
 
 func (Posix) closed(*Log, *inodeOps) {}
 
-func (Posix) refuses(*Op, *dropped, int64, int64) string { return "" }
+func (Posix) refuses(*Op, *dropped, int64, int64) *lack { return nil }

@@ -38,6 +38,7 @@ func (l *Log) SyncRange(i Inode, off, end int64) {
 	if ops == nil {
 		return
 	}
+	l.recorder.write(Event{Kind: EventSyncRange, Inode: i, Off: off, End: end})
 	least := int64(math.MaxInt64)
 	for _, op := range slices.Backward(slices.Clone(ops.data)) {
 		if op.Kind == Truncate {
@@ -61,6 +62,7 @@ func (l *Log) Revert(i Inode, off, end int64) {
 	if ops == nil {
 		return
 	}
+	l.recorder.write(Event{Kind: EventRevert, Inode: i, Off: off, End: end})
 	for _, op := range slices.Clone(ops.data) {
 		if op.Kind != Truncate {
 			l.settleBytes(op, off, end)
@@ -74,6 +76,7 @@ func (l *Log) RevertAll(i Inode) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if ops := l.inodes[i]; ops != nil {
+		l.recorder.write(Event{Kind: EventRevertAll, Inode: i})
 		for _, op := range slices.Clone(ops.data) {
 			op.durable = true
 			l.remove(op)
@@ -98,6 +101,7 @@ func (l *Log) Abandon(i Inode) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if ops := l.inodes[i]; ops != nil {
+		l.recorder.write(Event{Kind: EventAbandon, Inode: i})
 		for _, op := range ops.data {
 			op.abandoned = !op.durable
 		}

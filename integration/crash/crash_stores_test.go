@@ -163,7 +163,7 @@ func boltCut(args []string) error {
 	if err != nil {
 		return err
 	}
-	db, err := bolt.Open(args[0], 0o644, &bolt.Options{Timeout: 10 * time.Second, NoSync: args[1] == "nosync"})
+	db, err := bolt.Open(args[0], 0o644, &bolt.Options{Timeout: 10 * time.Second, NoSync: args[1] == "nosync", NoGrowSync: args[1] == "nogrowsync"})
 	if err != nil {
 		return err
 	}

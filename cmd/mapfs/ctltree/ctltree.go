@@ -5,11 +5,11 @@ package ctltree
 import (
 	"fmt"
 	"io"
+	"mapfs/internal/quote"
 	"os"
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 )
 
 // Limit is how long a mount may take for one answer. That of a daemon
@@ -36,7 +36,7 @@ func Within[T any](limit time.Duration, what string, f func() (T, error)) (T, er
 		return r.value, r.err
 	case <-timer.C:
 		var none T
-		return none, fmt.Errorf("no answer from the mount in %v, its daemon is stuck or very busy: %s", limit, QuotePath(what))
+		return none, fmt.Errorf("no answer from the mount in %v, its daemon is stuck or very busy: %s", limit, quote.Path(what))
 	}
 }
 
@@ -89,18 +89,6 @@ func CutPath(s string) (path, rest string, ok bool) {
 	}
 	path, err = strconv.Unquote(quoted)
 	return path, strings.TrimPrefix(s[len(quoted):], " "), err == nil
-}
-
-// QuotePath writes a path as the control tree does: plain, unless it holds
-// something that would break a line of text or a column.
-func QuotePath(path string) string {
-	plain := path != "" && utf8.ValidString(path) && !strings.ContainsFunc(path, func(r rune) bool {
-		return r == ' ' || r == '"' || r == '\\' || !strconv.IsPrint(r)
-	})
-	if plain {
-		return path
-	}
-	return strconv.Quote(path)
 }
 
 // Status are the lines of a status file.

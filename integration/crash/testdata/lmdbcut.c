@@ -2,7 +2,7 @@
  * Commits numbers to an LMDB environment, one in each transaction, and prints each when
  * its commit has returned; or prints the highest number that is there.
  *
- * usage: lmdbcut FILE sync|writemap|nosync COUNT
+ * usage: lmdbcut FILE sync|writemap|nometasync|nosync|mapasync COUNT
  */
 #include <lmdb.h>
 #include <stdio.h>
@@ -52,8 +52,12 @@ int main(int argc, char **argv)
 		return 2;
 	if (!strcmp(argv[2], "writemap"))
 		flags |= MDB_WRITEMAP;
+	if (!strcmp(argv[2], "nometasync"))
+		flags |= MDB_NOMETASYNC;
 	if (!strcmp(argv[2], "nosync"))
 		flags |= MDB_NOSYNC;
+	if (!strcmp(argv[2], "mapasync"))
+		flags |= MDB_WRITEMAP | MDB_MAPASYNC;
 	must(mdb_env_create(&env), "create");
 	must(mdb_env_set_mapsize(env, 4 << 20), "mapsize");
 	must(mdb_env_open(env, argv[1], flags, 0644), "open");

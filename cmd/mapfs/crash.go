@@ -1,0 +1,322 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"mapfs/cmd/mapfs/ctltree"
+	"mapfs/fs/crash"
+	"mapfs/fs/crash/explore"
+	"mapfs/internal/quote"
+)
+
+// crashFlags are the flags of "mapfs crash" and of those of its subcommands that explore.
+type crashFlags struct {
+	model        string
+	check        string
+	checkTimeout time.Duration
+	budget       time.Duration
+	seed         uint64
+	torn         int64
+	jobs         int
+	shard        string
+	report       string
+	json, junit  string
+}
+
+func (f *crashFlags) register(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.model, "model", "posix", "rules of what a power cut leaves: `MODEL` posix or ext4")
+	flags.StringVar(&f.check, "check", "", "shell `COMMAND` that looks at a state; 0 is good")
+	flags.DurationVar(&f.checkTimeout, "check-timeout", 10*time.Second, "end a check after `TIME`: it has failed then")
+	flags.DurationVar(&f.budget, "budget", time.Minute, "search for at most `TIME`")
+	flags.Uint64Var(&f.seed, "seed", 1, "of the random states")
+	flags.Int64Var(&f.torn, "torn", 512, "`BYTES` of a page that survive as one, 0 for the whole page")
+	flags.IntVar(&f.jobs, "jobs", runtime.NumCPU(), "how many checks run side by side")
+	flags.StringVar(&f.shard, "shard", "", "check part `N/M` of the states")
+	flags.StringVar(&f.report, "report", "", "keep recording, failing states and index.html in `DIR`")
+	flags.StringVar(&f.json, "json", "", "write the report to `FILE` as JSON")
+	flags.StringVar(&f.junit, "junit", "", "write the report to `FILE` as JUnit XML")
+}
+
+// options returns what the flags say of a search.
+func (f *crashFlags) options() (o explore.Options, err error) {
+	if o.Model, err = crash.ModelOf(f.model); err != nil {
+		return o, usagef("--model %s: %v", f.model, err)
+	}
+	switch {
+	case f.torn < 0 || f.torn > 4096 || f.torn > 0 && 4096%f.torn != 0:
+		return o, usagef("--torn %d: choose 0 or a number of bytes that divides 4096", f.torn)
+	case f.jobs < 1:
+		return o, usagef("--jobs %d: choose 1 or more", f.jobs)
+	case f.budget <= 0:
+		return o, usagef("--budget %v: choose a time, such as 60s", f.budget)
+	case f.checkTimeout <= 0:
+		return o, usagef("--check-timeout %v: choose a time, such as 10s", f.checkTimeout)
+	}
+	o.Budget, o.Seed, o.Torn, o.Jobs = f.budget, f.seed, f.torn, f.jobs
+	if f.shard != "" {
+		n, m, found := strings.Cut(f.shard, "/")
+		var errN, errM error
+		o.Shard, errN = strconv.Atoi(n)
+		o.Shards, errM = strconv.Atoi(m)
+		if !found || errN != nil || errM != nil || o.Shard < 1 || o.Shard > o.Shards {
+			return o, usagef("--shard %s: choose N/M, such as 2/8", f.shard)
+		}
+	}
+	if f.check != "" {
+		o.Checker = explore.Command{Script: f.check, Timeout: f.checkTimeout}
+	}
+	return o, nil
+}
+
+func newCrashCommand(sys system) *cobra.Command {
+	var flags crashFlags
+	var mountFlags mountFlags
+	var from, mount string
+	cmd := &cobra.Command{
+		Use:   "crash [flags] -- COMMAND [ARG]...",
+		Short: "Find a power cut that a program does not survive, and the missing sync",
+		Long: `Run COMMAND in a mount on a temporary directory, then make the states that a power
+cut could have left at each moment, and have --check look at each. The smallest loss
+that is too much is told, with the sync that would have prevented it.
+
+A line that COMMAND prints is a promise: what it says to have made durable. The check
+runs in a state, and has the promises before the power cut on its standard input.
+Without a check, what was promised must be there, and no file lose both its old and
+its new bytes.
+
+The exit code is 3 if a state was found that is not good.`,
+		Example: `  mapfs crash -- sh -c 'echo 1 >t; mv t f; echo saved'
+  mapfs crash --check ./verify --report found -- ./store
+  mapfs crash --from data --model ext4 -- make install
+  mapfs crash replay found 1`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case mount != "" && len(args) > 0:
+				return usagef("--mount explores what was done in a mount: name no COMMAND")
+			case mount != "" || cmd.ArgsLenAtDash() == 0 && len(args) > 0 && args[0] != "":
+				return nil
+			case cmd.ArgsLenAtDash() < 0 && len(args) > 0:
+				return usagef("%q is no subcommand of crash; a COMMAND to run is named after --", args[0])
+			}
+			return usagef("name the COMMAND to run after --")
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o, err := flags.options()
+			if err != nil {
+				return err
+			}
+			s := crashSearch{flags: &flags, options: o, command: args, stdout: cmd.OutOrStdout(), stderr: cmd.ErrOrStderr()}
+			if mount != "" {
+				return s.ofMount(cmd.Context(), sys, mount)
+			}
+			r := &recorder{from: from, model: o.Model, lines: s.stdout}
+			r.runner = runner{sys: sys, flags: &mountFlags, stdin: cmd.InOrStdin(), stderr: s.stderr}
+			return s.ofCommand(cmd.Context(), r)
+		},
+	}
+	mountFlags.readyFD = noReadyFD
+	mountFlags.logLevel = "info"
+	flags.register(cmd)
+	cmd.Flags().StringVar(&from, "from", "", "begin with a copy of `DIR`, not with an empty directory")
+	cmd.Flags().StringVar(&mount, "mount", "", "explore what was done in the mount on `DIR` up to now; it needs -o record=")
+	cmd.AddCommand(newCrashRecordCommand(sys), newCrashExploreCommand(), newCrashReplayCommand(), newCrashListCommand(), newCrashMergeCommand())
+	return cmd
+}
+
+func newCrashRecordCommand(sys system) *cobra.Command {
+	var mountFlags mountFlags
+	var from string
+	cmd := &cobra.Command{
+		Use:   "record [flags] DIR -- COMMAND [ARG]...",
+		Short: "Run a command and keep the recording of what it did",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if cmd.ArgsLenAtDash() != 1 || len(args) < 2 || args[0] == "" || args[1] == "" {
+				return usagef("name the directory DIR for the recording, and the COMMAND after --")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			dir, err := newDirectory(args[0])
+			if err != nil {
+				return err
+			}
+			r := &recorder{from: from, model: crash.Posix{}, lines: cmd.OutOrStdout()}
+			r.runner = runner{sys: sys, flags: &mountFlags, stdin: cmd.InOrStdin(), stderr: cmd.ErrOrStderr()}
+			status, err := r.record(cmd.Context(), dir, args[1:])
+			if err == nil && status != 0 {
+				err = quietError{status}
+			}
+			return err
+		},
+	}
+	mountFlags.readyFD = noReadyFD
+	mountFlags.logLevel = "info"
+	cmd.Flags().StringVar(&from, "from", "", "begin with a copy of `DIR`, not with an empty directory")
+	return cmd
+}
+
+func newCrashExploreCommand() *cobra.Command {
+	var flags crashFlags
+	cmd := &cobra.Command{
+		Use:   "explore [flags] DIR",
+		Short: "Explore a recording",
+		Args:  oneDirectory,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o, err := flags.options()
+			if err != nil {
+				return err
+			}
+			s := crashSearch{flags: &flags, options: o, stdout: cmd.OutOrStdout(), stderr: cmd.ErrOrStderr()}
+			return s.ofRecording(cmd.Context(), recordingDir(args[0]))
+		},
+	}
+	flags.register(cmd)
+	return cmd
+}
+
+// oneDirectory wants one argument.
+func oneDirectory(_ *cobra.Command, args []string) error {
+	if len(args) != 1 || args[0] == "" {
+		return usagef("name one directory DIR")
+	}
+	return nil
+}
+
+// newDirectory makes a directory, which may be there if it is empty, and returns its
+// absolute path.
+func newDirectory(path string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	if err := os.Mkdir(path, 0o777); err != nil && !errors.Is(err, os.ErrExist) {
+		return "", err
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return "", err
+	}
+	if len(entries) > 0 {
+		return "", fmt.Errorf("%s is not empty: it has %s", quote.Path(path), quote.Path(entries[0].Name()))
+	}
+	return path, nil
+}
+
+// crashSearch is one search, and what is done with what it finds.
+type crashSearch struct {
+	flags          *crashFlags
+	options        explore.Options
+	command        []string
+	stdout, stderr io.Writer
+}
+
+// ofCommand records the command and explores that.
+func (s *crashSearch) ofCommand(ctx context.Context, r *recorder) error {
+	dir, remove, err := s.home()
+	if err != nil {
+		return err
+	}
+	defer remove()
+	status, err := r.record(ctx, dir, s.command)
+	if err != nil {
+		return err
+	}
+	if status != 0 {
+		fmt.Fprintf(s.stderr, "mapfs: the command has failed, with exit status %d; what it did until then is explored\n", status)
+	}
+	return s.explore(ctx, dir, recordingDir(dir))
+}
+
+// ofMount explores what was done in a mount up to now.
+func (s *crashSearch) ofMount(ctx context.Context, sys system, mount string) error {
+	t, err := findTarget(sys, mount)
+	if err != nil {
+		return err
+	}
+	status, err := ctltree.ReadStatus(t.control + "/status")
+	if err != nil {
+		return t.explain(err)
+	}
+	recording, _, ok := ctltree.CutPath(status["recording"])
+	switch {
+	case !ok || recording == "none":
+		return fmt.Errorf("the mount on %s keeps no recording; mount with -o history,record=DIR", quote.Path(t.mountpoint))
+	case strings.Contains(status["recording"], " broken: "):
+		return fmt.Errorf("the recording of the mount on %s is not complete: %s", quote.Path(t.mountpoint), status["recording"])
+	}
+	// What is stored through mappings by now is part of it.
+	if _, err := ctltree.Read(t.control + "/pending"); err != nil {
+		return t.explain(err)
+	}
+	return s.ofRecording(ctx, recording)
+}
+
+// ofRecording explores a recording that stays.
+func (s *crashSearch) ofRecording(ctx context.Context, recording string) error {
+	dir, remove, err := s.home()
+	if err != nil {
+		return err
+	}
+	defer remove()
+	if s.flags.report != "" {
+		if err := copyTree(recording, recordingDir(dir)); err != nil {
+			return err
+		}
+		recording = recordingDir(dir)
+	}
+	return s.explore(ctx, dir, recording)
+}
+
+// home returns the directory of the report, or a temporary one that remove removes.
+func (s *crashSearch) home() (dir string, remove func(), err error) {
+	if s.flags.report != "" {
+		dir, err = newDirectory(s.flags.report)
+		return dir, func() {}, err
+	}
+	dir, err = os.MkdirTemp("", "mapfs-crash-")
+	return dir, func() { _ = os.RemoveAll(dir) }, err
+}
+
+// explore explores a recording and tells of it. home is the report's directory.
+func (s *crashSearch) explore(ctx context.Context, home, recording string) (err error) {
+	if s.options.Recording, err = crash.OpenRecording(recording); err != nil {
+		return err
+	}
+	defer s.options.Recording.Close()
+	if s.options.Dir, err = os.MkdirTemp("", "mapfs-crash-"); err != nil {
+		return err
+	}
+	defer os.RemoveAll(s.options.Dir)
+	progress := newCrashProgress(s.stderr)
+	s.options.Progress = progress.tell
+	report, err := explore.Run(ctx, s.options)
+	progress.end()
+	if err != nil {
+		return err
+	}
+	report.Command, report.Check, report.Shard = s.command, s.flags.check, s.flags.shard
+	if err := s.write(home, report); err != nil {
+		return err
+	}
+	if report.Failures > 0 {
+		return quietError{exitCrash}
+	}
+	return nil
+}
+
+// exitCrash says that a state was found that is not good.
+const exitCrash = 3

@@ -1,0 +1,296 @@
+//go:build linux
+
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"mapfs/fs/crash/explore"
+	"mapfs/internal/quote"
+)
+
+// The files in the directory of a report.
+const (
+	reportFile = "report.json"
+	pageFile   = "index.html"
+)
+
+// write tells of a report, and writes the files that are wanted.
+func (s *crashSearch) write(home string, report *explore.Report) error {
+	files := map[string]func(io.Writer) error{
+		s.flags.json:  func(w io.Writer) error { return writeReportJSON(w, report) },
+		s.flags.junit: func(w io.Writer) error { return writeJUnit(w, report) },
+	}
+	if s.flags.report != "" {
+		files[filepath.Join(home, reportFile)] = files[s.flags.json]
+		if s.flags.json == "" {
+			files[filepath.Join(home, reportFile)] = func(w io.Writer) error { return writeReportJSON(w, report) }
+		}
+		files[filepath.Join(home, pageFile)] = func(w io.Writer) error { return writeReportPage(w, report, &s.options) }
+		if err := s.keepStates(home, report); err != nil {
+			return err
+		}
+	}
+	delete(files, "")
+	for path, write := range files {
+		if err := writeFile(path, s.stdout, write); err != nil {
+			return err
+		}
+	}
+	if s.flags.json == "-" || s.flags.junit == "-" {
+		return nil
+	}
+	out := bufio.NewWriter(s.stdout)
+	printReport(out, report, s.flags.report)
+	return out.Flush()
+}
+
+// keepStates makes the states of the findings in the report's directory.
+func (s *crashSearch) keepStates(home string, report *explore.Report) error {
+	for i := range report.Findings {
+		f := &report.Findings[i]
+		if err := explore.Build(&s.options, f, stateDir(home, f.ID)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stateDir is where a report has the state of a finding.
+func stateDir(home string, id int) string { return filepath.Join(home, "states", fmt.Sprint(id)) }
+
+// writeFile writes a file, or standard output if it is called "-".
+func writeFile(path string, stdout io.Writer, write func(io.Writer) error) error {
+	if path == "-" {
+		return write(stdout)
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	out := bufio.NewWriter(f)
+	return errors.Join(write(out), out.Flush(), f.Close())
+}
+
+func writeReportJSON(w io.Writer, report *explore.Report) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(report)
+}
+
+// printReport tells of a report. dir is where it is kept, "" if it is not.
+func printReport(w io.Writer, r *explore.Report, dir string) {
+	for i := range r.Findings {
+		printFinding(w, &r.Findings[i], r.Check != "")
+	}
+	counted := fmt.Sprintf("%s, %d of them different", count(r.States, "state"), r.Distinct)
+	if r.Shard != "" {
+		counted += fmt.Sprintf(", %d in shard %s", r.Checked, r.Shard)
+	}
+	switch {
+	case r.Failures > 0:
+		fmt.Fprintf(w, "%s %s not good (%s; rules of %s; %.1f s).\n", count(r.Failures, "state"), isOrAre(r.Failures), counted, r.Model, r.Seconds)
+	case r.Points == 0:
+		fmt.Fprintln(w, "Nothing was done that a power cut could take.")
+	default:
+		fmt.Fprintf(w, "No power cut breaks it: %s (rules of %s; %.1f s).\n", counted, r.Model, r.Seconds)
+	}
+	if !r.Complete {
+		fmt.Fprintln(w, "The search is not complete: its budget is used up; see --budget.")
+	}
+	if r.Failures == 0 {
+		return
+	}
+	fmt.Fprintln(w, "An fsync(2) of a file or directory waits until it is on the disk; in a shell: sync PATH.")
+	switch dir {
+	case "":
+		fmt.Fprintln(w, "To keep the states and a page that shows them, run it again with --report DIR.")
+	default:
+		fmt.Fprintf(w, "See %s; 'mapfs crash replay %s 1' makes the first state again.\n", quote.Path(filepath.Join(dir, pageFile)), quote.Path(dir))
+	}
+}
+
+func isOrAre(n int) string {
+	if n == 1 {
+		return "is"
+	}
+	return "are"
+}
+
+// count is a number of things.
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// mostLines bounds the operations and lines of output that are told of a finding.
+const mostLines = 5
+
+// printFinding tells the story of a finding.
+func printFinding(w io.Writer, f *explore.Finding, checked bool) {
+	fmt.Fprintf(w, "%d. %s\n", f.ID, headline(f))
+	label := "lost"
+	for i, op := range f.Lost {
+		if i == mostLines {
+			fmt.Fprintf(w, "     %-8s and %d more\n", label, len(f.Lost)-i)
+			break
+		}
+		fmt.Fprintf(w, "     %-8s %d %s\n", label, op.Number, op.What)
+		label = ""
+	}
+	if f.Relied != nil {
+		fmt.Fprintf(w, "     %-8s %d %s\n", "kept", f.Relied.Number, f.Relied.What)
+	}
+	if checked {
+		fmt.Fprintf(w, "     %-8s exit status %d%s\n", "check", f.Status, firstLine(f.Output))
+	}
+	for _, m := range f.Missing {
+		fmt.Fprintf(w, "     %-8s %s\n", "missing", missingSync(&m, f.Promise))
+	}
+}
+
+// headline says what is wrong in one sentence.
+func headline(f *explore.Finding) string {
+	what := "something is lost"
+	switch {
+	case len(f.Lost) == 0:
+		return fmt.Sprintf("Nothing is lost, and yet what is there after operation %d is not good.", f.After)
+	case len(f.Differs) > 0:
+		what = strings.Join(f.Differs, ", ")
+	}
+	if f.Broken && f.Promise != "" {
+		return fmt.Sprintf("%q was promised. After a power cut then, %s.", f.Promise, what)
+	}
+	return fmt.Sprintf("After a power cut after operation %d, %s.", f.After, what)
+}
+
+// missingSync says where a sync is missing.
+func missingSync(m *explore.Sync, promise string) string {
+	where := fmt.Sprintf("fsync %s after %q", quote.Path(m.Path), m.After.What)
+	switch {
+	case m.Before != nil:
+		where += fmt.Sprintf(" and before %q", m.Before.What)
+	case promise != "":
+		where += fmt.Sprintf(" and before %q is promised", promise)
+	}
+	if m.Prevents {
+		return where + "; with it this cannot happen"
+	}
+	return where + ", which alone is not enough"
+}
+
+// firstLine is ": " and the first line of some output, "" if there is none.
+func firstLine(text string) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
+	if line == "" {
+		return ""
+	}
+	return ": " + line
+}
+
+// junitSuite is what a CI system shows of a report. Its form is that which Ant and Jenkins
+// read.
+type junitSuite struct {
+	XMLName  xml.Name    `xml:"testsuite"`
+	Name     string      `xml:"name,attr"`
+	Tests    int         `xml:"tests,attr"`
+	Failures int         `xml:"failures,attr"`
+	Errors   int         `xml:"errors,attr"`
+	Skipped  int         `xml:"skipped,attr"`
+	Time     string      `xml:"time,attr"`
+	Cases    []junitCase `xml:"testcase"`
+}
+
+type junitCase struct {
+	ClassName string        `xml:"classname,attr"`
+	Name      string        `xml:"name,attr"`
+	Time      string        `xml:"time,attr"`
+	Failure   *junitFailure `xml:"failure"`
+}
+
+type junitFailure struct {
+	Message string `xml:"message,attr"`
+	Type    string `xml:"type,attr"`
+	Text    string `xml:",cdata"`
+}
+
+// writeJUnit writes a report as JUnit XML: a failure for each finding, or a single test
+// that has passed.
+func writeJUnit(w io.Writer, r *explore.Report) error {
+	name := "power cuts by the rules of " + r.Model
+	suite := junitSuite{Name: "mapfs crash", Failures: len(r.Findings), Time: fmt.Sprintf("%.3f", r.Seconds)}
+	for i := range r.Findings {
+		f := &r.Findings[i]
+		var text strings.Builder
+		printFinding(&text, f, r.Check != "")
+		suite.Cases = append(suite.Cases, junitCase{
+			ClassName: "mapfs.crash", Name: fmt.Sprintf("%s: finding %d", name, f.ID), Time: "0",
+			Failure: &junitFailure{Message: printable(headline(f)), Type: "powercut", Text: printable(text.String() + f.Output)},
+		})
+	}
+	if len(suite.Cases) == 0 {
+		suite.Cases = []junitCase{{ClassName: "mapfs.crash", Name: name, Time: suite.Time}}
+	}
+	suite.Tests = len(suite.Cases)
+	if _, err := io.WriteString(w, xml.Header); err != nil {
+		return err
+	}
+	enc := xml.NewEncoder(w)
+	enc.Indent("", "  ")
+	if err := enc.Encode(suite); err != nil {
+		return err
+	}
+	_, err := io.WriteString(w, "\n")
+	return err
+}
+
+// printable leaves out what XML has no place for.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' && r != '\n' && r != '\t' || r == 0xfffe || r == 0xffff {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(text, "?"))
+}
+
+// crashProgress is a line on a terminal that says how far a search is.
+type crashProgress struct {
+	w     io.Writer
+	shown bool
+}
+
+func newCrashProgress(w io.Writer) *crashProgress {
+	f, ok := w.(*os.File)
+	if !ok || !isTerminal(f) || f.Name() == os.DevNull {
+		return &crashProgress{}
+	}
+	return &crashProgress{w: w}
+}
+
+func (p *crashProgress) tell(now explore.Progress) {
+	if p.w == nil {
+		return
+	}
+	p.shown = true
+	fmt.Fprintf(p.w, "\r\x1b[K%s, %d different, %d not good, at most %v left", count(now.States, "state"), now.Distinct, now.Failures, now.Left.Round(time.Second))
+}
+
+// end takes the line away.
+func (p *crashProgress) end() {
+	if p.shown {
+		fmt.Fprint(p.w, "\r\x1b[K")
+	}
+}

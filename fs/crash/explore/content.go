@@ -1,0 +1,340 @@
+package explore
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"io"
+	"os"
+	"slices"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"mapfs/fs/crash"
+)
+
+// pageSize is the unit, in bytes, in which contents are summed up.
+const pageSize = 4096
+
+// sum stands for contents, or for a tree: equal ones have equal sums. It does not depend on
+// the order in which it was made.
+type sum [2]uint64
+
+func (s *sum) add(o sum) { s[0] += o[0]; s[1] += o[1] }
+func (s *sum) sub(o sum) { s[0] -= o[0]; s[1] -= o[1] }
+
+// sumOf returns the sum of some bytes.
+func sumOf(p []byte) sum {
+	h := sha256.Sum256(p)
+	return sum{binary.LittleEndian.Uint64(h[:]), binary.LittleEndian.Uint64(h[8:])}
+}
+
+// content is the bytes of a file, in a file of its own.
+type content struct {
+	path  string // "" for no bytes
+	owned bool   // and not part of the recording
+	size  int64
+	sum   sum // of the pages; see pageSum
+	known bool
+}
+
+// pageSum is what a page adds to the sum of its file. A page of zeros adds nothing: it is
+// like a hole.
+func pageSum(number int64, page []byte) sum {
+	for _, c := range page {
+		if c != 0 {
+			var b [pageSize + 8]byte
+			binary.LittleEndian.PutUint64(b[copy(b[:], page):], uint64(number))
+			return sumOf(b[:len(page)+8])
+		}
+	}
+	return sum{}
+}
+
+// open opens the file for reading; nil if there is none.
+func (c *content) open() (*os.File, error) {
+	if c.path == "" {
+		return nil, nil
+	}
+	return os.Open(c.path)
+}
+
+// readPage reads a page of a content that f is open for; what is not there is zero.
+func readPage(f *os.File, number int64, page []byte) error {
+	clear(page)
+	if f == nil {
+		return nil
+	}
+	_, err := f.ReadAt(page, number*pageSize)
+	if err == io.EOF {
+		return nil
+	}
+	return err
+}
+
+// learn makes the sum known.
+func (c *content) learn() error {
+	if c.known {
+		return nil
+	}
+	f, err := c.open()
+	if err != nil {
+		return err
+	}
+	if f != nil {
+		defer f.Close()
+		var page [pageSize]byte
+		for at := int64(0); at < c.size; {
+			next, err := unix.Seek(int(f.Fd()), at, unix.SEEK_DATA)
+			if err == syscall.ENXIO {
+				break
+			}
+			if err == nil {
+				at = next
+			}
+			if err := readPage(f, at/pageSize, page[:]); err != nil {
+				return err
+			}
+			c.sum.add(pageSum(at/pageSize, page[:]))
+			at = (at/pageSize + 1) * pageSize
+		}
+	}
+	c.known = true
+	return nil
+}
+
+// overlay is what steps make of a content.
+type overlay struct {
+	base  *content
+	steps []crash.Step
+	size  int64
+	// pages has the steps that write to each page, by number, in order; cuts are those that
+	// make the file shorter.
+	pages map[int64][]int
+	cuts  []int
+}
+
+func overlayOf(base *content, steps []crash.Step) *overlay {
+	o := &overlay{base: base, steps: steps, size: base.size, pages: make(map[int64][]int)}
+	for i := range steps {
+		s := &steps[i]
+		switch {
+		case s.Resize && s.Grow:
+			o.size = max(o.size, s.Off)
+		case s.Resize:
+			if s.Off < o.size {
+				o.cuts = append(o.cuts, i)
+				for page := s.Off / pageSize; page*pageSize < base.size; page++ {
+					o.touch(page)
+				}
+			}
+			o.size = s.Off
+		default:
+			end := s.Off + s.Length
+			if s.IsZero() {
+				end = min(end, o.size)
+			}
+			for page := s.Off / pageSize; page*pageSize < end; page++ {
+				o.pages[page] = append(o.pages[page], i)
+			}
+			o.size = max(o.size, end)
+		}
+	}
+	return o
+}
+
+func (o *overlay) touch(page int64) {
+	if _, there := o.pages[page]; !there {
+		o.pages[page] = nil
+	}
+}
+
+// page makes a page; f is open for the base.
+func (o *overlay) page(f *os.File, number int64, page []byte) error {
+	begin := number * pageSize
+	whole := func(s *crash.Step) bool { return s.Off <= begin && s.Off+s.Length >= begin+pageSize }
+	steps := o.pages[number]
+	// Nothing before the last step that covers the page is left.
+	from := 0
+	for i, at := range slices.Backward(steps) {
+		if whole(&o.steps[at]) {
+			from = i
+			break
+		}
+	}
+	if len(steps) == 0 || !whole(&o.steps[steps[from]]) {
+		if err := readPage(f, number, page); err != nil {
+			return err
+		}
+	}
+	cuts := o.cuts
+	cutUntil := func(before int) {
+		for len(cuts) > 0 && cuts[0] < before {
+			if at := o.steps[cuts[0]].Off; at < begin+pageSize {
+				clear(page[max(at-begin, 0):])
+			}
+			cuts = cuts[1:]
+		}
+	}
+	for _, at := range steps[from:] {
+		cutUntil(at)
+		s := &o.steps[at]
+		off, end := max(s.Off, begin), min(s.Off+s.Length, begin+pageSize)
+		part := page[off-begin : end-begin]
+		if s.IsZero() {
+			clear(part)
+		} else if err := s.Read(part, off-s.Off); err != nil {
+			return err
+		}
+	}
+	cutUntil(len(o.steps))
+	return nil
+}
+
+// each calls fn for the pages that the steps change, in order, with their new bytes.
+func (o *overlay) each(fn func(number int64, old, now []byte) error) error {
+	f, err := o.base.open()
+	if err != nil {
+		return err
+	}
+	if f != nil {
+		defer f.Close()
+	}
+	numbers := make([]int64, 0, len(o.pages))
+	for number := range o.pages {
+		numbers = append(numbers, number)
+	}
+	slices.Sort(numbers)
+	var old, now [pageSize]byte
+	for _, number := range numbers {
+		if err := readPage(f, number, old[:]); err != nil {
+			return err
+		}
+		if err := o.page(f, number, now[:]); err != nil {
+			return err
+		}
+		if err := fn(number, old[:], now[:]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sum returns the sum of the new content.
+func (o *overlay) sum() (sum, error) {
+	if err := o.base.learn(); err != nil {
+		return sum{}, err
+	}
+	s := o.base.sum
+	err := o.each(func(number int64, old, now []byte) error {
+		s.sub(pageSum(number, old))
+		s.add(pageSum(number, now))
+		return nil
+	})
+	return s, err
+}
+
+// write writes the changed pages to a file that has the base's bytes, and gives it its
+// size.
+func (o *overlay) write(to *os.File) error {
+	err := o.each(func(number int64, _, now []byte) error {
+		if end := o.size - number*pageSize; end > 0 {
+			_, err := to.WriteAt(now[:min(end, pageSize)], number*pageSize)
+			return err
+		}
+		return nil
+	})
+	return errors.Join(err, to.Truncate(o.size))
+}
+
+// writeTo is write to the file at a path.
+func (o *overlay) writeTo(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(o.write(f), f.Close())
+}
+
+// apply makes the overlay the content, in a file at path if it is in none of its own yet.
+func (c *content) apply(steps []crash.Step, path string) error {
+	if len(steps) == 0 {
+		return nil
+	}
+	o := overlayOf(c, steps)
+	s, err := o.sum()
+	if err != nil {
+		return err
+	}
+	if !c.owned {
+		if err := copyContent(c, path, 0o600); err != nil {
+			return err
+		}
+	}
+	// The pages are made from the file that they are written to, each from itself only.
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := o.write(f); err != nil {
+		return err
+	}
+	*c = content{path: path, owned: true, size: o.size, sum: s, known: true}
+	return nil
+}
+
+// copyContent makes a new file with the bytes of a content. Holes stay holes.
+func copyContent(c *content, path string, mode os.FileMode) error {
+	to, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return err
+	}
+	defer to.Close()
+	from, err := c.open()
+	if err != nil || from == nil {
+		return err
+	}
+	defer from.Close()
+	return copySparse(from, to, c.size)
+}
+
+// copySparse copies the first size bytes of a file, and leaves its holes out.
+func copySparse(from, to *os.File, size int64) error {
+	if err := to.Truncate(size); err != nil {
+		return err
+	}
+	for at := int64(0); at < size; {
+		data, err := unix.Seek(int(from.Fd()), at, unix.SEEK_DATA)
+		if err == syscall.ENXIO {
+			return nil
+		}
+		hole := size
+		if err == nil {
+			if hole, err = unix.Seek(int(from.Fd()), data, unix.SEEK_HOLE); err != nil {
+				return os.NewSyscallError("lseek", err)
+			}
+			hole = min(hole, size)
+		} else {
+			data = at // the filesystem does not tell
+		}
+		for off := data; off < hole; {
+			in, out := off, off
+			n, err := unix.CopyFileRange(int(from.Fd()), &in, int(to.Fd()), &out, int(hole-off), 0)
+			if err == syscall.EXDEV || err == syscall.EOPNOTSUPP || err == syscall.EINVAL || err == syscall.ENOSYS {
+				m, copyErr := io.Copy(io.NewOffsetWriter(to, off), io.NewSectionReader(from, off, hole-off))
+				n, err = int(m), copyErr
+			}
+			if err != nil {
+				return err
+			}
+			if n == 0 {
+				return nil // shorter than it was
+			}
+			off += int64(n)
+		}
+		at = hole
+	}
+	return nil
+}
