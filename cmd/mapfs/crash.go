@@ -8,17 +8,21 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"mapfs/cmd/mapfs/ctltree"
 	"mapfs/fs/crash"
 	"mapfs/fs/crash/explore"
+	"mapfs/fs/crash/image"
 	"mapfs/internal/quote"
 )
 
@@ -84,8 +88,7 @@ func (f *crashFlags) options() (o explore.Options, err error) {
 
 func newCrashCommand(sys system) *cobra.Command {
 	var flags crashFlags
-	var mountFlags mountFlags
-	var from, mount string
+	var from, mount, device string
 	cmd := &cobra.Command{
 		Use:   "crash [flags] -- COMMAND [ARG]...",
 		Short: "Find a power cut that a program does not survive, and the missing sync",
@@ -119,27 +122,27 @@ The exit code is 3 if a state was found that is not good.`,
 			if err != nil {
 				return err
 			}
-			s := crashSearch{flags: &flags, options: o, command: args, stdout: cmd.OutOrStdout(), stderr: cmd.ErrOrStderr()}
+			s := crashSearch{flags: &flags, options: o, stdout: cmd.OutOrStdout(), stderr: cmd.ErrOrStderr()}
 			if mount != "" {
 				return s.ofMount(cmd.Context(), sys, mount)
 			}
-			r := &recorder{from: from, model: o.Model, lines: s.stdout}
-			r.runner = runner{sys: sys, flags: &mountFlags, stdin: cmd.InOrStdin(), stderr: s.stderr}
-			return s.ofCommand(cmd.Context(), r)
+			r, err := newRecorder(cmd, sys, from, device)
+			if err != nil {
+				return err
+			}
+			r.model = o.Model
+			return s.ofCommand(cmd.Context(), r, args)
 		},
 	}
-	mountFlags.readyFD = noReadyFD
-	mountFlags.logLevel = "info"
 	flags.register(cmd)
-	cmd.Flags().StringVar(&from, "from", "", "begin with a copy of `DIR`, not with an empty directory")
+	registerRecording(cmd, &from, &device)
 	cmd.Flags().StringVar(&mount, "mount", "", "explore what was done in the mount on `DIR` up to now; it needs -o record=")
 	cmd.AddCommand(newCrashRecordCommand(sys), newCrashExploreCommand(), newCrashReplayCommand(), newCrashListCommand(), newCrashMergeCommand())
 	return cmd
 }
 
 func newCrashRecordCommand(sys system) *cobra.Command {
-	var mountFlags mountFlags
-	var from string
+	var from, device string
 	cmd := &cobra.Command{
 		Use:   "record [flags] DIR -- COMMAND [ARG]...",
 		Short: "Run a command and keep the recording of what it did",
@@ -150,12 +153,14 @@ func newCrashRecordCommand(sys system) *cobra.Command {
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			r, err := newRecorder(cmd, sys, from, device)
+			if err != nil {
+				return err
+			}
 			dir, err := newDirectory(args[0])
 			if err != nil {
 				return err
 			}
-			r := &recorder{from: from, model: crash.Posix{}, lines: cmd.OutOrStdout()}
-			r.runner = runner{sys: sys, flags: &mountFlags, stdin: cmd.InOrStdin(), stderr: cmd.ErrOrStderr()}
 			status, err := r.record(cmd.Context(), dir, args[1:])
 			if err == nil && status != 0 {
 				err = quietError{status}
@@ -163,10 +168,32 @@ func newCrashRecordCommand(sys system) *cobra.Command {
 			return err
 		},
 	}
-	mountFlags.readyFD = noReadyFD
-	mountFlags.logLevel = "info"
-	cmd.Flags().StringVar(&from, "from", "", "begin with a copy of `DIR`, not with an empty directory")
+	registerRecording(cmd, &from, &device)
 	return cmd
+}
+
+// registerRecording adds the flags of what makes a recording.
+func registerRecording(cmd *cobra.Command, from, device *string) {
+	cmd.Flags().StringVar(from, "from", "", "begin with a copy of `DIR`, not with an empty directory")
+	cmd.Flags().StringVar(device, "fs", "", "run COMMAND on a real filesystem, `FS` ext4, xfs or btrfs, and\ncut the power of its device; for root")
+}
+
+// newRecorder returns what runs a command and records it.
+func newRecorder(cmd *cobra.Command, sys system, from, device string) (*recorder, error) {
+	r := &recorder{from: from, model: crash.Posix{}, lines: cmd.OutOrStdout()}
+	flags := &mountFlags{readyFD: noReadyFD, logLevel: "info"}
+	r.runner = runner{sys: sys, flags: flags, stdin: cmd.InOrStdin(), stderr: cmd.ErrOrStderr()}
+	if device == "" {
+		return r, nil
+	}
+	var err error
+	if r.device, err = image.Of(device); err != nil {
+		return nil, usagef("--fs %s: %v", device, err)
+	}
+	if err := r.device.Missing(); err != nil {
+		return nil, fmt.Errorf("--fs %s: %w", device, err)
+	}
+	return r, nil
 }
 
 func newCrashExploreCommand() *cobra.Command {
@@ -220,18 +247,17 @@ func newDirectory(path string) (string, error) {
 type crashSearch struct {
 	flags          *crashFlags
 	options        explore.Options
-	command        []string
 	stdout, stderr io.Writer
 }
 
 // ofCommand records the command and explores that.
-func (s *crashSearch) ofCommand(ctx context.Context, r *recorder) error {
+func (s *crashSearch) ofCommand(ctx context.Context, r *recorder, command []string) error {
 	dir, remove, err := s.home()
 	if err != nil {
 		return err
 	}
 	defer remove()
-	status, err := r.record(ctx, dir, s.command)
+	status, err := r.record(ctx, dir, command)
 	if err != nil {
 		return err
 	}
@@ -293,14 +319,22 @@ func (s *crashSearch) home() (dir string, remove func(), err error) {
 
 // explore explores a recording and tells of it. home is the report's directory.
 func (s *crashSearch) explore(ctx context.Context, home, recording string) (err error) {
-	if s.options.Recording, err = crash.OpenRecording(recording); err != nil {
+	done, err := openRecording(&s.options, recording)
+	if err != nil {
 		return err
 	}
-	defer s.options.Recording.Close()
-	if s.options.Dir, err = os.MkdirTemp("", "mapfs-crash-"); err != nil {
+	defer done()
+	a, err := readAbout(recording)
+	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(s.options.Dir)
+	if a.Device != "" {
+		if err := s.onDevice(a.Device); err != nil {
+			return err
+		}
+	}
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
 	progress := newCrashProgress(s.stderr)
 	s.options.Progress = progress.tell
 	report, err := explore.Run(ctx, s.options)
@@ -308,7 +342,7 @@ func (s *crashSearch) explore(ctx context.Context, home, recording string) (err 
 	if err != nil {
 		return err
 	}
-	report.Command, report.Check, report.Shard = s.command, s.flags.check, s.flags.shard
+	report.Command, report.Device, report.Check, report.Shard = a.Command, a.Device, s.flags.check, s.flags.shard
 	if err := s.write(home, report); err != nil {
 		return err
 	}
@@ -316,6 +350,49 @@ func (s *crashSearch) explore(ctx context.Context, home, recording string) (err 
 		return quietError{exitCrash}
 	}
 	return nil
+}
+
+// openRecording opens a recording for a search, and makes a directory for that.
+func openRecording(o *explore.Options, recording string) (done func(), err error) {
+	if o.Recording, err = crash.OpenRecording(recording); err != nil {
+		return nil, err
+	}
+	if o.Dir, err = os.MkdirTemp(stateHome(), "mapfs-crash-"); err != nil {
+		o.Recording.Close()
+		return nil, err
+	}
+	return func() {
+		o.Recording.Close()
+		_ = os.RemoveAll(o.Dir) // and what is left is in a directory for temporary files
+	}, nil
+}
+
+// onDevice has the states mounted that have the image of a device.
+func (s *crashSearch) onDevice(name string) error {
+	fs, err := image.Of(name)
+	if err != nil {
+		return fmt.Errorf("the recording is of a filesystem %s: %w", name, err)
+	}
+	if err := fs.Missing(); err != nil {
+		return fmt.Errorf("the recording is of a filesystem %s: %w", name, err)
+	}
+	s.options.Device = true
+	s.options.Checker = explore.Image{FS: fs, Then: s.options.Checker}
+	if fs.Alone {
+		s.options.Jobs = 1
+	}
+	return nil
+}
+
+// stateHome is where states are made: in memory, if there is room, unless TMPDIR says where.
+// They are made and removed by the hundred.
+func stateHome() string {
+	const memory, enough = "/dev/shm", 1 << 30
+	var st unix.Statfs_t
+	if os.Getenv("TMPDIR") == "" && unix.Statfs(memory, &st) == nil && st.Type == unix.TMPFS_MAGIC && int64(st.Bavail)*st.Bsize >= enough {
+		return memory
+	}
+	return os.TempDir()
 }
 
 // exitCrash says that a state was found that is not good.

@@ -30,7 +30,7 @@ type pageFinding struct {
 	*explore.Finding
 	Headline string
 	Missing  []string
-	Chart  chart
+	Chart    chart
 }
 
 // chart is the operations around a power cut: each is a bar from when it was done to
@@ -73,7 +73,7 @@ func writeReportPage(w io.Writer, r *explore.Report, o *explore.Options) error {
 	}
 	for i := range r.Findings {
 		f := &r.Findings[i]
-		shown := pageFinding{Finding: f, Headline: headline(f), Chart: draw(moments, f)}
+		shown := pageFinding{Finding: f, Headline: headline(r, f), Chart: draw(moments, f)}
 		for _, m := range f.Missing {
 			shown.Missing = append(shown.Missing, missingSync(&m, f.Promise))
 		}

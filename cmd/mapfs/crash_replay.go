@@ -109,14 +109,11 @@ func replayFinding(cmd *cobra.Command, dir string, number int, command []string)
 	if o.Model, err = crash.ModelOf(r.Model); err != nil {
 		return err
 	}
-	if o.Recording, err = crash.OpenRecording(recordingDir(dir)); err != nil {
+	done, err := openRecording(&o, recordingDir(dir))
+	if err != nil {
 		return err
 	}
-	defer o.Recording.Close()
-	if o.Dir, err = os.MkdirTemp("", "mapfs-crash-"); err != nil {
-		return err
-	}
-	defer os.RemoveAll(o.Dir)
+	defer done()
 	state := filepath.Join(o.Dir, "state")
 	if err := explore.Build(&o, &r.Findings[number-1], state); err != nil {
 		return err

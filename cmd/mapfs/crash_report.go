@@ -91,7 +91,7 @@ func writeReportJSON(w io.Writer, report *explore.Report) error {
 // printReport tells of a report. dir is where it is kept, "" if it is not.
 func printReport(w io.Writer, r *explore.Report, dir string) {
 	for i := range r.Findings {
-		printFinding(w, &r.Findings[i], r.Check != "")
+		printFinding(w, r, &r.Findings[i])
 	}
 	counted := fmt.Sprintf("%s, %d of them different", count(r.States, "state"), r.Distinct)
 	if r.Shard != "" {
@@ -99,11 +99,11 @@ func printReport(w io.Writer, r *explore.Report, dir string) {
 	}
 	switch {
 	case r.Failures > 0:
-		fmt.Fprintf(w, "%s %s not good (%s; rules of %s; %.1f s).\n", count(r.Failures, "state"), isOrAre(r.Failures), counted, r.Model, r.Seconds)
+		fmt.Fprintf(w, "%s %s not good (%s; %s; %.1f s).\n", count(r.Failures, "state"), isOrAre(r.Failures), counted, rulesOf(r), r.Seconds)
 	case r.Points == 0:
 		fmt.Fprintln(w, "Nothing was done that a power cut could take.")
 	default:
-		fmt.Fprintf(w, "No power cut breaks it: %s (rules of %s; %.1f s).\n", counted, r.Model, r.Seconds)
+		fmt.Fprintf(w, "No power cut breaks it: %s (%s; %.1f s).\n", counted, rulesOf(r), r.Seconds)
 	}
 	if !r.Complete {
 		fmt.Fprintln(w, "The search is not complete: its budget is used up; see --budget.")
@@ -111,7 +111,11 @@ func printReport(w io.Writer, r *explore.Report, dir string) {
 	if r.Failures == 0 {
 		return
 	}
-	fmt.Fprintln(w, "An fsync(2) of a file or directory waits until it is on the disk; in a shell: sync PATH.")
+	if r.Device != "" {
+		fmt.Fprintln(w, "Which sync is missing is told without --fs, by the rules of --model.")
+	} else {
+		fmt.Fprintln(w, "An fsync(2) of a file or directory waits until it is on the disk; in a shell: sync PATH.")
+	}
 	switch dir {
 	case "":
 		fmt.Fprintln(w, "To keep the states and a page that shows them, run it again with --report DIR.")
@@ -135,38 +139,53 @@ func count(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
+// rulesOf says what decides what a power cut leaves.
+func rulesOf(r *explore.Report) string {
+	if r.Device != "" {
+		return r.Device + " itself"
+	}
+	return "rules of " + r.Model
+}
+
 // mostLines bounds the operations and lines of output that are told of a finding.
 const mostLines = 5
 
 // printFinding tells the story of a finding.
-func printFinding(w io.Writer, f *explore.Finding, checked bool) {
-	fmt.Fprintf(w, "%d. %s\n", f.ID, headline(f))
+func printFinding(w io.Writer, r *explore.Report, f *explore.Finding) {
+	fmt.Fprintf(w, "%d. %s\n", f.ID, headline(r, f))
+	row := func(label, text string) { fmt.Fprintf(w, "     %-8s %s\n", label, text) }
 	label := "lost"
 	for i, op := range f.Lost {
-		if i == mostLines {
-			fmt.Fprintf(w, "     %-8s and %d more\n", label, len(f.Lost)-i)
+		if r.Device != "" {
+			row(label, count(len(f.Lost), "write")+" to the device that it had not flushed")
 			break
 		}
-		fmt.Fprintf(w, "     %-8s %d %s\n", label, op.Number, op.What)
+		if i == mostLines {
+			row(label, fmt.Sprintf("and %d more", len(f.Lost)-i))
+			break
+		}
+		row(label, fmt.Sprintf("%d %s", op.Number, op.What))
 		label = ""
 	}
 	if f.Relied != nil {
-		fmt.Fprintf(w, "     %-8s %d %s\n", "kept", f.Relied.Number, f.Relied.What)
+		row("kept", fmt.Sprintf("%d %s", f.Relied.Number, f.Relied.What))
 	}
-	if checked {
-		fmt.Fprintf(w, "     %-8s exit status %d%s\n", "check", f.Status, firstLine(f.Output))
+	if r.Check != "" {
+		row("check", fmt.Sprintf("exit status %d%s", f.Status, firstLine(f.Output)))
 	}
 	for _, m := range f.Missing {
-		fmt.Fprintf(w, "     %-8s %s\n", "missing", missingSync(&m, f.Promise))
+		row("missing", missingSync(&m, f.Promise))
 	}
 }
 
 // headline says what is wrong in one sentence.
-func headline(f *explore.Finding) string {
+func headline(r *explore.Report, f *explore.Finding) string {
 	what := "something is lost"
 	switch {
+	case r.Device != "":
+		what = "what " + r.Device + " recovers is not good"
 	case len(f.Lost) == 0:
-		return fmt.Sprintf("Nothing is lost, and yet what is there after operation %d is not good.", f.After)
+		what = "it is not good although nothing is lost"
 	case len(f.Differs) > 0:
 		what = strings.Join(f.Differs, ", ")
 	}
@@ -234,10 +253,10 @@ func writeJUnit(w io.Writer, r *explore.Report) error {
 	for i := range r.Findings {
 		f := &r.Findings[i]
 		var text strings.Builder
-		printFinding(&text, f, r.Check != "")
+		printFinding(&text, r, f)
 		suite.Cases = append(suite.Cases, junitCase{
 			ClassName: "mapfs.crash", Name: fmt.Sprintf("%s: finding %d", name, f.ID), Time: "0",
-			Failure: &junitFailure{Message: printable(headline(f)), Type: "powercut", Text: printable(text.String() + f.Output)},
+			Failure: &junitFailure{Message: printable(headline(r, f)), Type: "powercut", Text: printable(text.String() + f.Output)},
 		})
 	}
 	if len(suite.Cases) == 0 {

@@ -50,6 +50,14 @@ func prepareRecording(opts *control.Options) error {
 
 // copyTree copies a directory with all that is in it to one that is not there yet.
 func copyTree(from, to string) error {
+	if err := os.Mkdir(to, 0o755); err != nil {
+		return err
+	}
+	return copyInto(from, to)
+}
+
+// copyInto copies all that a directory has, and its own attributes, to another one.
+func copyInto(from, to string) error {
 	out, err := exec.Command("cp", "-a", "--reflink=auto", "--sparse=always", "--", from+"/.", to).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("copy %s: %w: %s", from, err, strings.TrimSpace(string(out)))

@@ -21,6 +21,9 @@ type Options struct {
 	// Checker says which states are good; nil looks for what needs no checker: see
 	// unchecked.
 	Checker Checker
+	// Device says that the recording is of the image of a device: its operations are no
+	// business of the program's, and no missing sync is looked for.
+	Device bool
 	// Budget bounds the time of the search, in which the smallest losses are not looked
 	// for yet.
 	Budget time.Duration

@@ -11,7 +11,9 @@ const reportVersion = 1
 type Report struct {
 	Version int      `json:"version"`
 	Command []string `json:"command,omitzero"`
-	Check   string   `json:"check,omitzero"`
+	// Device is the filesystem whose device was recorded, "" if files were.
+	Device string `json:"device,omitzero"`
+	Check  string `json:"check,omitzero"`
 	Model   string   `json:"model"`
 	Seed    uint64   `json:"seed"`
 	Torn    int64    `json:"torn"`

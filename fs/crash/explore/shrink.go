@@ -210,20 +210,24 @@ func (s *shrinker) shrink(f *failure) (*Finding, map[string]bool, error) {
 	for _, op := range t.state.Lost {
 		found.Lost = append(found.Lost, operationOf(op))
 	}
-	if found.Differs, err = differences(t); err != nil {
-		return nil, nil, err
-	}
 	unpromised, err := s.verdictWith(p, choice, 0)
 	if err != nil {
 		return nil, nil, err
 	}
 	found.Broken = unpromised.Good
+	pattern := patternsOf(seeds(t, choice))
+	if s.x.o.Device {
+		return found, pattern, nil
+	}
+	if found.Differs, err = differences(t); err != nil {
+		return nil, nil, err
+	}
 	found.Missing = s.missing(p, t, choice, found.Broken)
 	if relied := s.relied(p, t); relied != nil && !found.Broken {
 		op := operationOf(relied)
 		found.Relied = &op
 	}
-	return found, patternsOf(seeds(t, choice)), s.tryFix(f.point, found)
+	return found, pattern, s.tryFix(f.point, found)
 }
 
 // seeds are the lost operations that a choice names; the others are lost with them.

@@ -157,25 +157,27 @@ func (t *tree) sumOf(i crash.Inode) (sum, error) {
 			return sum{}, err
 		}
 	case n.hasData():
-		bytes, size := n.content.sum, n.size
-		if o := t.file(i); o != nil {
-			var err error
-			if bytes, err = o.sum(); err != nil {
-				return sum{}, err
-			}
-			size = o.size
-		} else if err := n.learn(); err != nil {
+		bytes, err := t.bytesSum(i)
+		if err != nil {
 			return sum{}, err
-		} else {
-			bytes = n.content.sum
 		}
 		total.add(bytes)
-		total.add(sumOf(binary.LittleEndian.AppendUint64(nil, uint64(size))))
+		total.add(sumOf(binary.LittleEndian.AppendUint64(nil, uint64(t.size(i)))))
 	}
 	if !t.changed[i] {
 		n.total, n.summed = total, true
 	}
 	return total, nil
+}
+
+// bytesSum returns the sum of a file's bytes.
+func (t *tree) bytesSum(i crash.Inode) (sum, error) {
+	if o := t.file(i); o != nil {
+		return o.sum()
+	}
+	n := t.p.inodes[i]
+	err := n.learn()
+	return n.content.sum, err
 }
 
 // build makes the tree in a directory, which must be there and empty.

@@ -109,12 +109,8 @@ func (t *tree) isBlank(i crash.Inode) bool {
 	if n == nil || n.kind() != unix.S_IFREG {
 		return false
 	}
-	bytes := &n.content
-	if o := t.file(i); o != nil {
-		s, err := o.sum()
-		return err == nil && s == sum{}
-	}
-	return bytes.learn() == nil && bytes.sum == sum{}
+	bytes, err := t.bytesSum(i)
+	return err == nil && bytes == sum{}
 }
 
 // joinPath is a path below one that is "." at the root.
