@@ -82,6 +82,7 @@ lint: ## gofmt, go vet, staticcheck
 install: build ## install the command, its man pages and its shell completions under PREFIX
 	install -D -m 755 bin/mapfs '$(DESTDIR)$(PREFIX)/bin/mapfs'
 	install -D -m 644 docs/man/mapfs.1 '$(DESTDIR)$(PREFIX)/share/man/man1/mapfs.1'
+	install -D -m 644 docs/man/mapfs-crash.1 '$(DESTDIR)$(PREFIX)/share/man/man1/mapfs-crash.1'
 	install -D -m 644 docs/man/mapfs-control.5 '$(DESTDIR)$(PREFIX)/share/man/man5/mapfs-control.5'
 	@for shell in bash:bash-completion/completions/mapfs zsh:zsh/site-functions/_mapfs \
 		fish:fish/vendor_completions.d/mapfs.fish; do \
@@ -93,6 +94,7 @@ install: build ## install the command, its man pages and its shell completions u
 uninstall: ## remove what install installed
 	rm -f '$(DESTDIR)$(PREFIX)/bin/mapfs' \
 		'$(DESTDIR)$(PREFIX)/share/man/man1/mapfs.1' \
+		'$(DESTDIR)$(PREFIX)/share/man/man1/mapfs-crash.1' \
 		'$(DESTDIR)$(PREFIX)/share/man/man5/mapfs-control.5' \
 		'$(DESTDIR)$(PREFIX)/share/bash-completion/completions/mapfs' \
 		'$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_mapfs' \

@@ -175,7 +175,7 @@ func newCrashRecordCommand(sys system) *cobra.Command {
 // registerRecording adds the flags of what makes a recording.
 func registerRecording(cmd *cobra.Command, from, device *string) {
 	cmd.Flags().StringVar(from, "from", "", "begin with a copy of `DIR`, not with an empty directory")
-	cmd.Flags().StringVar(device, "fs", "", "run COMMAND on a real filesystem, `FS` ext4, xfs or btrfs, and\ncut the power of its device; for root")
+	cmd.Flags().StringVar(device, "fs", "", "run COMMAND on a real filesystem `FS`: ext4, xfs or btrfs (root)")
 }
 
 // newRecorder returns what runs a command and records it.
@@ -247,6 +247,7 @@ func newDirectory(path string) (string, error) {
 type crashSearch struct {
 	flags          *crashFlags
 	options        explore.Options
+	merged         bool // the report is one of many
 	stdout, stderr io.Writer
 }
 

@@ -35,7 +35,7 @@ that is not good, and 1 if a part is missing.`,
 			if err != nil {
 				return err
 			}
-			s := crashSearch{flags: &crashFlags{json: json, junit: junit}, stdout: cmd.OutOrStdout(), stderr: cmd.ErrOrStderr()}
+			s := crashSearch{merged: true, flags: &crashFlags{json: json, junit: junit}, stdout: cmd.OutOrStdout(), stderr: cmd.ErrOrStderr()}
 			if err := s.write("", merged); err != nil {
 				return err
 			}

@@ -42,7 +42,7 @@ func newCrashListCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, err := readReport(args[0])
 			if err == nil {
-				printReport(cmd.OutOrStdout(), r, args[0])
+				printReport(cmd.OutOrStdout(), r, keptIn(args[0]))
 			}
 			return err
 		},

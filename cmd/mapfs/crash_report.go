@@ -50,8 +50,19 @@ func (s *crashSearch) write(home string, report *explore.Report) error {
 		return nil
 	}
 	out := bufio.NewWriter(s.stdout)
-	printReport(out, report, s.flags.report)
+	printReport(out, report, s.where())
 	return out.Flush()
+}
+
+// where says where the report is kept, or how it could be.
+func (s *crashSearch) where() string {
+	switch {
+	case s.flags.report != "":
+		return keptIn(s.flags.report)
+	case s.merged:
+		return ""
+	}
+	return "To keep the states and a page that shows them, run it again with --report DIR."
 }
 
 // keepStates makes the states of the findings in the report's directory.
@@ -88,8 +99,9 @@ func writeReportJSON(w io.Writer, report *explore.Report) error {
 	return enc.Encode(report)
 }
 
-// printReport tells of a report. dir is where it is kept, "" if it is not.
-func printReport(w io.Writer, r *explore.Report, dir string) {
+// printReport tells of a report. where says where it is kept, or how it could be; "" for
+// neither.
+func printReport(w io.Writer, r *explore.Report, where string) {
 	for i := range r.Findings {
 		printFinding(w, r, &r.Findings[i])
 	}
@@ -116,12 +128,14 @@ func printReport(w io.Writer, r *explore.Report, dir string) {
 	} else {
 		fmt.Fprintln(w, "An fsync(2) of a file or directory waits until it is on the disk; in a shell: sync PATH.")
 	}
-	switch dir {
-	case "":
-		fmt.Fprintln(w, "To keep the states and a page that shows them, run it again with --report DIR.")
-	default:
-		fmt.Fprintf(w, "See %s; 'mapfs crash replay %s 1' makes the first state again.\n", quote.Path(filepath.Join(dir, pageFile)), quote.Path(dir))
+	if where != "" {
+		fmt.Fprintln(w, where)
 	}
+}
+
+// keptIn says where a report is kept.
+func keptIn(dir string) string {
+	return fmt.Sprintf("See %s; 'mapfs crash replay %s 1' makes the first state again.", quote.Path(filepath.Join(dir, pageFile)), quote.Path(dir))
 }
 
 func isOrAre(n int) string {
@@ -185,7 +199,7 @@ func headline(r *explore.Report, f *explore.Finding) string {
 	case r.Device != "":
 		what = "what " + r.Device + " recovers is not good"
 	case len(f.Lost) == 0:
-		what = "it is not good although nothing is lost"
+		what = "the check fails although nothing is lost: it would without a power cut"
 	case len(f.Differs) > 0:
 		what = strings.Join(f.Differs, ", ")
 	}

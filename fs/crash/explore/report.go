@@ -14,10 +14,10 @@ type Report struct {
 	// Device is the filesystem whose device was recorded, "" if files were.
 	Device string `json:"device,omitzero"`
 	Check  string `json:"check,omitzero"`
-	Model   string   `json:"model"`
-	Seed    uint64   `json:"seed"`
-	Torn    int64    `json:"torn"`
-	Shard   string   `json:"shard,omitzero"` // "2/8"
+	Model  string `json:"model"`
+	Seed   uint64 `json:"seed"`
+	Torn   int64  `json:"torn"`
+	Shard  string `json:"shard,omitzero"` // "2/8"
 	// Operations and Promises are those of the recording, Points the places of a power cut.
 	Operations int `json:"operations"`
 	Promises   int `json:"promises"`

@@ -2,6 +2,7 @@ package explore
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -68,6 +69,9 @@ func (s *shrinker) others(failures []failure, pattern map[string]bool) (left []f
 			continue
 		}
 		key := strings.Join(slices.Sorted(maps.Keys(f.pattern)), "\n")
+		if len(pattern) == 0 {
+			key = fmt.Sprint(f.point)
+		}
 		good, tried := explained[key]
 		if !tried {
 			if good, err = s.goodWithout(f, pattern); err != nil {
@@ -93,6 +97,10 @@ func (s *shrinker) goodWithout(f *failure, pattern map[string]bool) (bool, error
 		return false, err
 	}
 	defer p.close()
+	if len(pattern) == 0 { // it fails when nothing is lost
+		v, err := s.verdict(p, crash.Choice{All: true})
+		return !v.Good, err
+	}
 	t, err := treeOf(p, f.choice)
 	if err != nil {
 		return false, err
@@ -106,8 +114,11 @@ func (s *shrinker) goodWithout(f *failure, pattern map[string]bool) (bool, error
 	return v.Good, err
 }
 
-// isLike reports whether the same syncs are missing.
+// isLike reports whether the same syncs are missing, or nothing is lost in both.
 func (f *Finding) isLike(o Finding) bool {
+	if len(f.Lost) == 0 && len(o.Lost) == 0 {
+		return true
+	}
 	if len(f.Missing) == 0 || len(f.Missing) != len(o.Missing) {
 		return false
 	}

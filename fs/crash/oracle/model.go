@@ -331,6 +331,23 @@ func (m *Model) Left(keep map[uint64]bool) *World {
 	return m.replay(func(d *Done) bool { return d.Durable || keep[d.Number] }, func(d *Done) bool { return d.sized || d.Number <= last })
 }
 
+// LeftWithSizes returns the trees that Left can be, by how many early sizes have survived
+// beside what is kept: a commit of the journal can have come at any moment.
+func (m *Model) LeftWithSizes(keep map[uint64]bool) (worlds []*World) {
+	worlds = append(worlds, m.Left(keep))
+	for _, d := range m.Ops {
+		lost := !d.Durable && !keep[d.Number]
+		if lost && inJournal(d) {
+			break // and so no size after it
+		}
+		if d.early > 0 && lost {
+			worlds = append(worlds, m.replay(func(d *Done) bool { return d.Durable || keep[d.Number] },
+				func(o *Done) bool { return o.sized || o.Number <= d.Number }))
+		}
+	}
+	return worlds
+}
+
 // Synced returns the tree with what is durable, but of the bytes only what syncs of the
 // files themselves have made so: what is where files are stored.
 func (m *Model) Synced() *World {
