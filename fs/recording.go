@@ -25,13 +25,14 @@ func (h *history) introduce(op *crash.Op, nodes []*Node) {
 		}
 		i := inodeOf(n)
 		byItself := op.Kind <= crash.Rename && op.Kind != crash.Link && (i == op.Inode || i == op.Replaced)
-		h.introduceNode(n, byItself)
+		h.introduceNode(n, byItself, op.Entry)
 	}
 }
 
 // introduceNode tells a recording of a node and of the directories above it, unless it
-// knows them or byItself says that it will.
-func (h *history) introduceNode(n *Node, byItself bool) {
+// knows them or byItself says that it will. but is a name that the recording does not have
+// yet.
+func (h *history) introduceNode(n *Node, byItself bool, but crash.Entry) {
 	h.mu.Lock()
 	known := h.introduced[n.id]
 	h.introduced[n.id] = true
@@ -40,13 +41,23 @@ func (h *history) introduceNode(n *Node, byItself bool) {
 		return
 	}
 	h.s.nodes.hold(n)
-	l, ok := n.linkAt(0)
-	if byItself || !ok {
+	if byItself {
 		return
 	}
-	if dir := h.s.nodes.get(l.dir); dir != nil {
-		h.introduceNode(dir, false)
-		h.log.Know(inodeOf(n), crash.Entry{Dir: inodeOf(dir), Name: l.name})
+	for i := 0; ; i++ {
+		l, ok := n.linkAt(i)
+		if !ok {
+			return
+		}
+		dir := h.s.nodes.get(l.dir)
+		if dir == nil {
+			continue
+		}
+		if e := (crash.Entry{Dir: inodeOf(dir), Name: l.name}); e != but {
+			h.introduceNode(dir, false, crash.Entry{})
+			h.log.Know(inodeOf(n), e)
+			return
+		}
 	}
 }
 

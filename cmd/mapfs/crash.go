@@ -47,7 +47,8 @@ func (f *crashFlags) register(cmd *cobra.Command) {
 	flags.DurationVar(&f.checkTimeout, "check-timeout", 10*time.Second, "end a check after `TIME`: it has failed then")
 	flags.DurationVar(&f.budget, "budget", time.Minute, "search for at most `TIME`")
 	flags.Uint64Var(&f.seed, "seed", 1, "of the random states")
-	flags.Int64Var(&f.torn, "torn", 512, "`BYTES` of a page that survive as one, 0 for the whole page")
+	flags.Int64Var(&f.torn, "torn", tornDefault, "`BYTES` of a page that survive as one, 0 for all (512; with --fs 0)")
+	flags.Lookup("torn").DefValue = "0" // which is not shown
 	flags.IntVar(&f.jobs, "jobs", runtime.NumCPU(), "how many checks run side by side")
 	flags.StringVar(&f.shard, "shard", "", "check part `N/M` of the states")
 	flags.StringVar(&f.report, "report", "", "keep recording, failing states and index.html in `DIR`")
@@ -55,13 +56,18 @@ func (f *crashFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.junit, "junit", "", "write the report to `FILE` as JUnit XML")
 }
 
+// tornDefault stands for 512 bytes: what no program may count on to be more. The device of a
+// filesystem is one of today's, which write 4 KiB as one: ext4 does not mount a superblock of
+// which a half was written.
+const tornDefault = -1
+
 // options returns what the flags say of a search.
 func (f *crashFlags) options() (o explore.Options, err error) {
 	if o.Model, err = crash.ModelOf(f.model); err != nil {
 		return o, usagef("--model %s: %v", f.model, err)
 	}
 	switch {
-	case f.torn < 0 || f.torn > 4096 || f.torn > 0 && 4096%f.torn != 0:
+	case f.torn < 0 && f.torn != tornDefault || f.torn > 4096 || f.torn > 0 && 4096%f.torn != 0:
 		return o, usagef("--torn %d: choose 0 or a number of bytes that divides 4096", f.torn)
 	case f.jobs < 1:
 		return o, usagef("--jobs %d: choose 1 or more", f.jobs)
@@ -71,6 +77,9 @@ func (f *crashFlags) options() (o explore.Options, err error) {
 		return o, usagef("--check-timeout %v: choose a time, such as 10s", f.checkTimeout)
 	}
 	o.Budget, o.Seed, o.Torn, o.Jobs = f.budget, f.seed, f.torn, f.jobs
+	if f.torn == tornDefault {
+		o.Torn = 512
+	}
 	if f.shard != "" {
 		n, m, found := strings.Cut(f.shard, "/")
 		var errN, errM error
@@ -378,6 +387,9 @@ func (s *crashSearch) onDevice(name string) error {
 		return fmt.Errorf("the recording is of a filesystem %s: %w", name, err)
 	}
 	s.options.Device = true
+	if s.flags.torn == tornDefault {
+		s.options.Torn = 0
+	}
 	s.options.Checker = explore.Image{FS: fs, Then: s.options.Checker}
 	if fs.Alone {
 		s.options.Jobs = 1

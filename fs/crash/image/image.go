@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,7 +31,7 @@ type FS struct {
 // All returns the filesystems that are known.
 func All() []FS {
 	return []FS{
-		{Name: "ext4", Size: 64 << 20, mkfs: []string{"mkfs.ext4", "-q", "-F", "-E", "nodiscard"}, fsck: []string{"e2fsck", "-fn"}},
+		{Name: "ext4", Size: 64 << 20, mkfs: []string{"mkfs.ext4", "-q", "-F", "-b", "4096", "-E", "nodiscard"}, fsck: []string{"e2fsck", "-fn"}},
 		{Name: "xfs", Size: 320 << 20, mkfs: []string{"mkfs.xfs", "-q", "-f", "-K"}, fsck: []string{"xfs_repair", "-n"}, options: "nouuid"},
 		{Name: "btrfs", Size: 128 << 20, mkfs: []string{"mkfs.btrfs", "-q", "-f", "-K"}, fsck: []string{"btrfs", "check", "--readonly"}, Alone: true},
 	}
@@ -104,10 +105,28 @@ func (f FS) Mount(path, dir string) (unmount func() error, err error) {
 	if err := unix.Mount(device.Name(), dir, f.Name, 0, f.options); err != nil {
 		return nil, &os.PathError{Op: "mount " + f.Name, Path: path, Err: err}
 	}
-	return func() error {
-		return os.NewSyscallError("umount", unix.Unmount(dir, 0))
-	}, nil
+	return func() error { return unmountSoon(dir) }, nil
 }
+
+// unmountSoon unmounts a directory. A process that is being made has the files of its parent
+// open until it runs its program: so one that was just closed can keep the mount busy for
+// a moment.
+func unmountSoon(dir string) error {
+	for wait := time.Millisecond; ; wait *= 2 {
+		err := unix.Unmount(dir, 0)
+		if err != syscall.EBUSY {
+			return os.NewSyscallError("umount", err)
+		}
+		if wait > longestWait {
+			_ = unix.Unmount(dir, unix.MNT_DETACH) // it ends with whoever uses it
+			return &os.PathError{Op: "umount", Path: dir, Err: err}
+		}
+		time.Sleep(wait)
+	}
+}
+
+// longestWait is when unmountSoon gives up.
+const longestWait = 4 * time.Second
 
 const loopControl = "/dev/loop-control"
 
