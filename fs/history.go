@@ -355,12 +355,19 @@ func (h *history) syncParked(n *Node) error {
 	return f.Sync(&seen, false)
 }
 
+// ended is told that no client is left: what the end of the mount makes durable is no part
+// of the recording.
+func (h *history) ended() {
+	if err := h.log.EndRecording(); err != nil {
+		h.s.log.Error("the recording of the history is not complete", "error", err)
+	}
+}
+
 // close ends the history: what was removed is removed.
 func (h *history) close() {
 	h.stash.clear()
-	if err := h.log.Close(); err != nil {
-		h.s.log.Error("the recording of the history is not complete", "error", err)
-	}
+	h.ended()
+	h.log.Close()
 }
 
 // changeBytes runs a change of a file's size, or one that makes length bytes at off zero,

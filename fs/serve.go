@@ -15,6 +15,9 @@ import (
 // back. It returns the error of that, or what ended the session early.
 func (s *Session) Serve() error {
 	err := s.conn.Serve(s)
+	if s.history != nil {
+		s.history.ended()
+	}
 	err = errors.Join(err, s.Sync())
 	s.end()
 	return err

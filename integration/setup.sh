@@ -13,9 +13,10 @@ set -eu
 mount_needs='fuse3:fusermount3'
 test_needs="$mount_needs
 attr:setfattr acl:setfacl
-e2fsprogs:mkfs.ext4 e2fsprogs:chattr xfsprogs:mkfs.xfs squashfs-tools:mksquashfs
+btrfs-progs:btrfs e2fsprogs:mkfs.ext4 e2fsprogs:chattr xfsprogs:mkfs.xfs squashfs-tools:mksquashfs
 git:git lmdb-utils:mdb_load rsync:rsync sqlite3:sqlite3 tar:tar
 gcc:gcc libc6-dev:/usr/include/stdio.h liblmdb-dev:/usr/include/lmdb.h
+chromium-headless-shell:chromium-headless-shell libxml2-utils:xmllint
 mandoc:mandoc strace:strace tmux:tmux util-linux:mount util-linux:setpriv bsdextrautils:hexdump"
 
 # The last line is what it takes to build libfuse's example passthrough_hp.

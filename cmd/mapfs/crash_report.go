@@ -112,7 +112,7 @@ func printReport(w io.Writer, r *explore.Report, where string) {
 	switch {
 	case r.Failures > 0:
 		fmt.Fprintf(w, "%s %s not good (%s; %s; %.1f s).\n", count(r.Failures, "state"), isOrAre(r.Failures), counted, rulesOf(r), r.Seconds)
-	case r.Points == 0:
+	case r.Operations == 0:
 		fmt.Fprintln(w, "Nothing was done that a power cut could take.")
 	default:
 		fmt.Fprintf(w, "No power cut breaks it: %s (%s; %.1f s).\n", counted, rulesOf(r), r.Seconds)

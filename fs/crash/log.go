@@ -114,17 +114,13 @@ func (l *Log) PowerFailed(c Choice) {
 	l.forgetAll()
 }
 
-// Close gives up what the log keeps, and ends the recording, of which the error is. Nobody
-// may use the log any more.
-func (l *Log) Close() (err error) {
+// Close gives up what the log keeps. A recording must have ended. Nobody may use the log any
+// more.
+func (l *Log) Close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.recorder != nil {
-		err = l.recorder.close()
-	}
 	l.forgetAll()
 	l.store.file.Close()
-	return err
 }
 
 // Keep copies bytes that are about to be written. The error is that of the file for what

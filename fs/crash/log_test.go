@@ -25,7 +25,7 @@ func newTestLog(t *testing.T, model crash.Model, memory int64) *crash.Log {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { l.Close() })
+	t.Cleanup(l.Close)
 	return l
 }
 

@@ -133,7 +133,7 @@ func (l *Log) Know(i Inode, e Entry) {
 }
 
 // Record begins a recording in a directory, of all that the log is told from now on. The
-// log must be empty. RecordingError and Close say whether it was written.
+// log must be empty. RecordingError and EndRecording say whether it was written.
 func (l *Log) Record(dir string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -146,6 +146,18 @@ func (l *Log) Record(dir string) error {
 	}
 	l.recorder = r
 	return nil
+}
+
+// EndRecording ends the recording, if there is one, and returns what was wrong with it.
+func (l *Log) EndRecording() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := l.recorder
+	if r == nil {
+		return nil
+	}
+	l.recorder = nil
+	return r.close()
 }
 
 // RecordingError returns what ended the recording, if anything did.

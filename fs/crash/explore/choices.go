@@ -7,12 +7,9 @@ import (
 	"mapfs/fs/crash"
 )
 
-// strategy is a way to choose what survives of the pending operations at a place.
-type strategy struct {
-	name string
-	// choose calls yield for choices until it returns false.
-	choose func(c *chooser, yield func(crash.Choice) bool)
-}
+// strategy is a way to choose what survives of the pending operations at a place. It calls
+// yield for choices until it returns false.
+type strategy func(c *chooser, yield func(crash.Choice) bool)
 
 // chooser is what a strategy works with.
 type chooser struct {
@@ -34,23 +31,18 @@ const (
 	leastRandom = 8
 )
 
-// strategies returns the ways in the order in which they are tried.
-func strategies(torn int64) []strategy {
-	all := []strategy{
-		{"nothing survives", chooseNone},
-		{"all survives", chooseAll},
-		{"all but one", chooseAllButOne},
-		{"only one", chooseOnlyOne},
-		{"the first ones", choosePrefixes},
-		{"all but those that are alike", chooseAllButAlike},
-		{"only those that are alike", chooseOnlyAlike},
-		{"every set", chooseSets},
-		{"random sets", chooseRandom(0)},
+// strategies returns the ways in the order in which they are tried: those of a group one after
+// the other at each place, for a group costs a replay.
+func strategies(torn int64) [][]strategy {
+	groups := [][]strategy{
+		{chooseNone, chooseAll},
+		{chooseAllButOne, chooseOnlyOne, choosePrefixes, chooseAllButAlike, chooseOnlyAlike, chooseSets},
+		{chooseRandom(0)},
 	}
 	if torn > 0 {
-		all = append(all, strategy{"torn pages", chooseRandom(torn)})
+		groups[2] = append(groups[2], chooseRandom(torn))
 	}
-	return all
+	return groups
 }
 
 func chooseNone(_ *chooser, yield func(crash.Choice) bool) { yield(crash.Choice{}) }
@@ -131,7 +123,7 @@ func chooseSets(c *chooser, yield func(crash.Choice) bool) {
 	}
 }
 
-func chooseRandom(torn int64) func(*chooser, func(crash.Choice) bool) {
+func chooseRandom(torn int64) strategy {
 	return func(c *chooser, yield func(crash.Choice) bool) {
 		if len(c.pending) == 0 {
 			return

@@ -236,9 +236,13 @@ func (o *overlay) sum() (sum, error) {
 }
 
 // write writes the changed pages to a file that has the base's bytes, and gives it its
-// size.
-func (o *overlay) write(to *os.File) error {
-	err := o.each(func(number int64, _, now []byte) error {
+// size. It adds to sum what changes of it, unless that is nil.
+func (o *overlay) write(to *os.File, s *sum) error {
+	err := o.each(func(number int64, old, now []byte) error {
+		if s != nil {
+			s.sub(pageSum(number, old))
+			s.add(pageSum(number, now))
+		}
 		if end := o.size - number*pageSize; end > 0 {
 			_, err := to.WriteAt(now[:min(end, pageSize)], number*pageSize)
 			return err
@@ -249,40 +253,32 @@ func (o *overlay) write(to *os.File) error {
 }
 
 // writeTo is write to the file at a path.
-func (o *overlay) writeTo(path string) error {
+func (o *overlay) writeTo(path string, s *sum) error {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
-	return errors.Join(o.write(f), f.Close())
+	return errors.Join(o.write(f, s), f.Close())
 }
 
-// apply makes the overlay the content, in a file at path if it is in none of its own yet.
+// apply makes what steps make of the content the content, in a file at path if it is in none
+// of its own yet.
 func (c *content) apply(steps []crash.Step, path string) error {
-	if len(steps) == 0 {
-		return nil
-	}
-	o := overlayOf(c, steps)
-	s, err := o.sum()
-	if err != nil {
-		return err
-	}
 	if !c.owned {
 		if err := copyContent(c, path, 0o600); err != nil {
 			return err
 		}
+		c.path, c.owned = path, true
 	}
 	// The pages are made from the file that they are written to, each from itself only.
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		return err
+	o := overlayOf(c, steps)
+	var changes *sum
+	if c.known {
+		changes = &c.sum
 	}
-	defer f.Close()
-	if err := o.write(f); err != nil {
-		return err
-	}
-	*c = content{path: path, owned: true, size: o.size, sum: s, known: true}
-	return nil
+	err := o.writeTo(c.path, changes)
+	c.size = o.size
+	return err
 }
 
 // copyContent makes a new file with the bytes of a content. Holes stay holes.

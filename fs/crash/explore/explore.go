@@ -145,36 +145,50 @@ func (x *explorer) search(ctx context.Context) (done bool, err error) {
 	return true, nil
 }
 
-// try checks the states of one strategy at some places.
-func (x *explorer) try(ctx context.Context, s strategy, points []uint64) error {
+// try checks the states of some strategies at some places.
+func (x *explorer) try(ctx context.Context, s []strategy, points []uint64) error {
 	at := 0
 	look := func(p *replay) error {
 		if at == len(points) || points[at] != p.reached {
 			return nil
 		}
 		at++
-		return x.tryAt(ctx, s, p)
+		if err := x.tryAt(ctx, s, p); err != nil {
+			return err
+		}
+		if at == len(points) {
+			return errEnough
+		}
+		return nil
 	}
 	p, err := eachEvent(x.o, func(p *replay, _ *crash.Event) error { return look(p) })
 	if err != nil {
 		return err
 	}
 	defer p.close()
-	return look(p)
+	if err := look(p); err != errEnough {
+		return err
+	}
+	return nil
 }
 
-// tryAt checks the states of one strategy at the place of the replay.
-func (x *explorer) tryAt(ctx context.Context, s strategy, p *replay) (err error) {
+// tryAt checks the states of some strategies at the place of the replay.
+func (x *explorer) tryAt(ctx context.Context, s []strategy, p *replay) (err error) {
 	defer x.prepared.Wait() // the replay goes on then
 	c := &chooser{
 		log: p.log, pending: p.log.PendingOps(), random: rand.New(rand.NewPCG(x.o.Seed, p.reached)),
 		rounds: max(mostRandom/len(x.scan.points), leastRandom),
 	}
-	s.choose(c, func(choice crash.Choice) bool {
-		err = x.state(ctx, p, choice)
-		return err == nil
-	})
-	return err
+	for _, choose := range s {
+		choose(c, func(choice crash.Choice) bool {
+			err = x.state(ctx, p, choice)
+			return err == nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // state has a state checked, unless it was seen.

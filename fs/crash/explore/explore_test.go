@@ -1,6 +1,7 @@
 package explore_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -52,9 +54,10 @@ func makeHistory(t *testing.T, model crash.Model, seed uint64, steps int) (dir s
 		r.step()
 	}
 	log.Promise("the last one")
-	if err := log.Close(); err != nil {
+	if err := log.EndRecording(); err != nil {
 		t.Fatal(err)
 	}
+	log.Close()
 	return dir, &r.slow
 }
 
@@ -356,6 +359,85 @@ func TestBudget(t *testing.T) {
 	if report.Complete || time.Since(begun) > 20*time.Second || report.Checked == 0 {
 		t.Errorf("after %v: %+v", time.Since(begun), report)
 	}
+}
+
+// TestMany: a recording of 100,000 operations is explored within the budget, from its
+// beginning to its end, in memory that does not grow with it.
+func TestMany(t *testing.T) {
+	const operations, files = 100_000, 50
+	dir := t.TempDir()
+	if err := os.Mkdir(crash.InitialDir(dir), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	log, err := crash.New(crash.Options{Model: crash.Posix{}, PageSize: 4096, MaxMemory: 1 << 20, Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	if err := log.Record(dir); err != nil {
+		t.Fatal(err)
+	}
+	for i := range crash.Inode(files) {
+		name := fmt.Sprint("f", i)
+		log.Add(&crash.Op{
+			Kind: crash.Create, Inode: 2 + i, Entry: crash.Entry{Dir: oracle.Root, Name: name}, Path: name, DirPath: ".",
+			Made: &crash.Made{Mode: unix.S_IFREG | 0o644},
+		})
+	}
+	log.Sync(crash.Sync{Inode: oracle.Root})
+	random := rand.New(rand.NewPCG(1, 2))
+	sizes := make([]int64, files)
+	for n := range operations {
+		i := random.IntN(files)
+		data := bytes.Repeat([]byte{byte(n)}, 100+random.IntN(4000))
+		kept, err := log.Keep(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		op := &crash.Op{
+			Kind: crash.Write, Inode: crash.Inode(2 + i), Off: random.Int64N(64) * 4096, Length: int64(len(data)), OldSize: sizes[i],
+			Bytes: kept, Path: fmt.Sprint("f", i),
+		}
+		sizes[i] = max(sizes[i], op.Off+op.Length)
+		op.Size = sizes[i]
+		log.Add(op)
+		if n%10 == 0 {
+			log.Sync(crash.Sync{Inode: op.Inode})
+		}
+		if n%1000 == 0 {
+			log.Promise(fmt.Sprint(n))
+		}
+	}
+	if err := log.EndRecording(); err != nil {
+		t.Fatal(err)
+	}
+	const budget = 5 * time.Second
+	l := &counter{promises: make(map[int]int)}
+	begun := time.Now()
+	report := run(t, dir, crash.Posix{}, l, func(o *explore.Options) { o.Budget = budget })
+	took := time.Since(begun)
+	var memory runtime.MemStats
+	runtime.ReadMemStats(&memory)
+	t.Logf("%v: %d states, %d looked at, after %d different numbers of promises; %d MiB", took, report.States, report.Checked, len(l.promises), memory.Sys>>20)
+	if report.Operations != operations+files || took > 8*budget || report.Checked < 20 || len(l.promises) < 10 {
+		t.Errorf("%+v", report)
+	}
+	if memory.Sys > 800<<20 {
+		t.Errorf("%d MiB of memory were taken", memory.Sys>>20)
+	}
+}
+
+// counter is a checker that counts states by how many promises were made.
+type counter struct {
+	mu       sync.Mutex
+	promises map[int]int
+}
+
+func (c *counter) Check(_ context.Context, _ string, promises []string) (explore.Verdict, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.promises[len(promises)]++
+	return explore.Verdict{Good: true}, nil
 }
 
 // TestBroken: what is no recording, and a checker that cannot check, are errors.

@@ -16,7 +16,7 @@ import (
 // isBarrier reports whether the place before an event is one of those.
 func isBarrier(e *crash.Event) bool {
 	switch e.Kind {
-	case crash.EventOp, crash.EventKnow, crash.EventClosed, crash.EventBegin:
+	case crash.EventOp, crash.EventKnow, crash.EventClosed, crash.EventBegin, crash.EventEnd:
 		return false
 	}
 	return true
@@ -36,6 +36,7 @@ func scanRecording(o *Options) (*scan, error) {
 	s := new(scan)
 	last := uint64(0) // the replay's version at the last place
 	p, err := eachEvent(o, func(p *replay, e *crash.Event) error {
+		p.blind = true
 		if e.Kind == crash.EventOp {
 			op := *e.Op
 			s.ops = append(s.ops, &op)
@@ -86,24 +87,27 @@ func eachEvent(o *Options, before func(*replay, *crash.Event) error) (*replay, e
 	return p, nil
 }
 
-// mostAtOnce is how many places are looked at with every strategy before the others.
-const mostAtOnce = 200
+// portions are how many places are looked at with every strategy before the next ones.
+var portions = []int{20, 200}
 
-// levels parts the places: first some from everywhere, then all others.
-func levels(points []uint64) [][]uint64 {
-	if len(points) <= mostAtOnce {
-		return [][]uint64{points}
-	}
-	var some, others []uint64
-	step := float64(len(points)-1) / (mostAtOnce - 1)
-	next := 0
-	for i, point := range points {
-		if i == int(float64(next)*step+0.5) {
-			some = append(some, point)
-			next++
-		} else {
-			others = append(others, point)
+// levels parts the places: first some from everywhere, then more, then all others.
+func levels(points []uint64) (parts [][]uint64) {
+	left := points
+	for _, most := range portions {
+		if len(left) <= most {
+			break
 		}
+		var some, others []uint64
+		step := float64(len(left)-1) / float64(most-1)
+		for i, point := range left {
+			if i == int(float64(len(some))*step+0.5) {
+				some = append(some, point)
+			} else {
+				others = append(others, point)
+			}
+		}
+		parts = append(parts, some)
+		left = others
 	}
-	return [][]uint64{some, others}
+	return append(parts, left)
 }

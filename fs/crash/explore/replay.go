@@ -40,6 +40,7 @@ func (n *inode) hasData() bool { return n.kind() == unix.S_IFREG }
 type replay struct {
 	recording *crash.Recording
 	model     crash.Model
+	blind     bool // it leaves bytes out
 	log       *crash.Log
 	dir       string // of the contents
 	contents  int    // made so far
@@ -264,7 +265,7 @@ func (p *replay) op(e *crash.Event) error {
 		p.log.Forget(op.Inode)
 		return nil
 	}
-	if op.Kind.HasBytes() {
+	if op.Kind.HasBytes() && !p.blind {
 		data, err := p.recording.Bytes(e)
 		if err != nil {
 			return err
@@ -340,7 +341,7 @@ func (p *replay) sync(e *crash.Event, i crash.Inode) {
 // write makes changes of a file's bytes durable.
 func (p *replay) write(i crash.Inode, steps []crash.Step) {
 	n := p.inodes[i]
-	if n == nil || !n.hasData() || len(steps) == 0 {
+	if n == nil || !n.hasData() || len(steps) == 0 || p.blind {
 		return
 	}
 	path := n.path

@@ -217,7 +217,7 @@ func (t *tree) buildInode(i crash.Inode, path string, made map[crash.Inode]strin
 			return err
 		}
 		if o := t.file(i); o != nil {
-			if err := o.writeTo(path); err != nil {
+			if err := o.writeTo(path, nil); err != nil {
 				return err
 			}
 		}
