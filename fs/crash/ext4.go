@@ -45,8 +45,8 @@ func (Ext4) early(l *Log, ops *inodeOps, op *Op) int64 {
 		return op.Size
 	}
 	block := op.OldSize / l.page * l.page
-	if block == op.OldSize {
-		return 0
+	if block == op.OldSize || op.Off >= block+l.page {
+		return 0 // no byte of it is in that block
 	}
 	for _, p := range ops.data {
 		// Its bytes in the block wait for their place.

@@ -69,7 +69,7 @@ func (m *Model) early(d *Done) int64 {
 		return 0
 	case d.Kind == crash.Fallocate:
 		return d.Size
-	case block == d.OldSize:
+	case block == d.OldSize || d.Off >= block+m.Page:
 		return 0
 	}
 	end := block + m.Page
