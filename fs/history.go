@@ -305,7 +305,7 @@ func (h *history) synced(n *Node, dataOnly bool) {
 
 // syncedLocked notes a sync. names must be held.
 func (h *history) syncedLocked(n *Node, dataOnly bool) {
-	h.settle(h.log.Sync(crash.Sync{Inode: inodeOf(n), DataOnly: dataOnly}))
+	h.settle(h.log.Sync(crash.Sync{Inode: inodeOf(n), IsDir: n.kind == unix.S_IFDIR, DataOnly: dataOnly}))
 }
 
 // syncAll makes everything durable.

@@ -73,9 +73,9 @@ func writeReportPage(w io.Writer, r *explore.Report, o *explore.Options) error {
 	}
 	for i := range r.Findings {
 		f := &r.Findings[i]
-		shown := pageFinding{Finding: f, Headline: headline(r, f), Chart: draw(moments, f)}
+		shown := pageFinding{Finding: f, Headline: r.Headline(f), Chart: draw(moments, f)}
 		for _, m := range f.Missing {
-			shown.Missing = append(shown.Missing, missingSync(&m, f.Promise))
+			shown.Missing = append(shown.Missing, m.Sentence(f))
 		}
 		p.Findings = append(p.Findings, shown)
 	}

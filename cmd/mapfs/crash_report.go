@@ -103,7 +103,7 @@ func writeReportJSON(w io.Writer, report *explore.Report) error {
 // neither.
 func printReport(w io.Writer, r *explore.Report, where string) {
 	for i := range r.Findings {
-		printFinding(w, r, &r.Findings[i])
+		fmt.Fprint(w, r.Story(&r.Findings[i]))
 	}
 	counted := fmt.Sprintf("%s, %d of them different", count(r.States, "state"), r.Distinct)
 	if r.Shard != "" {
@@ -161,78 +161,6 @@ func rulesOf(r *explore.Report) string {
 	return "rules of " + r.Model
 }
 
-// mostLines bounds the operations and lines of output that are told of a finding.
-const mostLines = 5
-
-// printFinding tells the story of a finding.
-func printFinding(w io.Writer, r *explore.Report, f *explore.Finding) {
-	fmt.Fprintf(w, "%d. %s\n", f.ID, headline(r, f))
-	row := func(label, text string) { fmt.Fprintf(w, "     %-8s %s\n", label, text) }
-	label := "lost"
-	for i, op := range f.Lost {
-		if r.Device != "" {
-			row(label, count(len(f.Lost), "write")+" to the device that it had not flushed")
-			break
-		}
-		if i == mostLines {
-			row(label, fmt.Sprintf("and %d more", len(f.Lost)-i))
-			break
-		}
-		row(label, fmt.Sprintf("%d %s", op.Number, op.What))
-		label = ""
-	}
-	if f.Relied != nil {
-		row("kept", fmt.Sprintf("%d %s", f.Relied.Number, f.Relied.What))
-	}
-	if r.Check != "" {
-		row("check", fmt.Sprintf("exit status %d%s", f.Status, firstLine(f.Output)))
-	}
-	for _, m := range f.Missing {
-		row("missing", missingSync(&m, f.Promise))
-	}
-}
-
-// headline says what is wrong in one sentence.
-func headline(r *explore.Report, f *explore.Finding) string {
-	what := "something is lost"
-	switch {
-	case r.Device != "":
-		what = "what " + r.Device + " recovers is not good"
-	case len(f.Lost) == 0:
-		what = "the check fails although nothing is lost: it would without a power cut"
-	case len(f.Differs) > 0:
-		what = strings.Join(f.Differs, ", ")
-	}
-	if f.Broken && f.Promise != "" {
-		return fmt.Sprintf("%q was promised. After a power cut then, %s.", f.Promise, what)
-	}
-	return fmt.Sprintf("After a power cut after operation %d, %s.", f.After, what)
-}
-
-// missingSync says where a sync is missing.
-func missingSync(m *explore.Sync, promise string) string {
-	where := fmt.Sprintf("fsync %s after %q", quote.Path(m.Path), m.After.What)
-	switch {
-	case m.Before != nil:
-		where += fmt.Sprintf(" and before %q", m.Before.What)
-	case promise != "":
-		where += fmt.Sprintf(" and before %q is promised", promise)
-	}
-	if m.Prevents {
-		return where + "; with it this cannot happen"
-	}
-	return where + ", which alone is not enough"
-}
-
-// firstLine is ": " and the first line of some output, "" if there is none.
-func firstLine(text string) string {
-	line, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
-	if line == "" {
-		return ""
-	}
-	return ": " + line
-}
-
 // junitSuite is what a CI system shows of a report. Its form is that which Ant and Jenkins
 // read.
 type junitSuite struct {
@@ -266,11 +194,9 @@ func writeJUnit(w io.Writer, r *explore.Report) error {
 	suite := junitSuite{Name: "mapfs crash", Failures: len(r.Findings), Time: fmt.Sprintf("%.3f", r.Seconds)}
 	for i := range r.Findings {
 		f := &r.Findings[i]
-		var text strings.Builder
-		printFinding(&text, r, f)
 		suite.Cases = append(suite.Cases, junitCase{
 			ClassName: "mapfs.crash", Name: fmt.Sprintf("%s: finding %d", name, f.ID), Time: "0",
-			Failure: &junitFailure{Message: printable(headline(r, f)), Type: "powercut", Text: printable(text.String() + f.Output)},
+			Failure: &junitFailure{Message: printable(r.Headline(f)), Type: "powercut", Text: printable(r.Story(f) + f.Output)},
 		})
 	}
 	if len(suite.Cases) == 0 {

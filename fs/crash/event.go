@@ -15,6 +15,7 @@ type Event struct {
 
 	// Inode is what the event is about, and Off to End the bytes of it.
 	Inode    Inode  `json:"inode,omitempty"`
+	IsDir    bool   `json:"isDir,omitempty"`
 	DataOnly bool   `json:"dataOnly,omitempty"`
 	Off      int64  `json:"off,omitempty"`
 	End      int64  `json:"end,omitempty"`

@@ -9,7 +9,8 @@ import "slices"
 //     sizes are handles of one journal, which is replayed up to a whole transaction. So
 //     they survive as a prefix of their order, and an fsync(2) commits all before it:
 //     fs/ext4/fsync.c, ext4_fsync_journal, commits the newest transaction that the inode
-//     is in. One that nothing has changed since the last commit is in none.
+//     is in. A file that nothing has changed since the last commit is in none. For a
+//     directory it commits what there is, whether the directory was changed or not.
 //   - Documentation/admin-guide/ext4.rst, data=ordered: "all data is forced directly out
 //     to the main file system prior to its metadata being committed to the journal". With
 //     delayed allocation the size on disk grows when the blocks are allocated
@@ -48,28 +49,19 @@ func (Ext4) early(l *Log, ops *inodeOps, op *Op) int64 {
 	if block == op.OldSize || op.Off >= block+l.page {
 		return 0 // no byte of it is in that block
 	}
-	for _, p := range ops.data {
-		// Its bytes in the block wait for their place.
-		if p.extends() && p.Kind != Truncate && !p.durable && p.flushed == 0 && p.Size > block && p.early < min(p.Size, block+l.page) {
-			return 0
+	for i, p := range ops.data {
+		delayed := p.extends() && p.Kind != Truncate && !p.durable && p.flushed == 0 && p.Size > block && p.early < min(p.Size, block+l.page)
+		if delayed && !isCutOff(max(p.OldSize, block), ops.data[i+1:]) {
+			return 0 // its bytes in the block wait for their place
 		}
 	}
 	return min(op.Size, block+l.page)
 }
 
-// commits: everything in the journal, and what was flushed, unless the inode is in no
-// transaction that is not committed. One that gets longer by the sync itself is.
+// commits: everything in the journal, and what was flushed, unless it is the sync of a file
+// that is in no transaction that is not committed. One that gets longer by the sync itself is.
 func (Ext4) commits(l *Log, s Sync) []*Op {
-	in := l.inodes[s.Inode]
-	if in == nil {
-		return nil
-	}
-	newest := in.changed
-	if s.DataOnly {
-		newest = in.reached
-	}
-	longer := slices.ContainsFunc(in.data, func(op *Op) bool { return !op.durable && op.extendsWithBytes() })
-	if newest <= l.orderedAt && !longer {
+	if !s.IsDir && !l.isInTransaction(s) {
 		return nil
 	}
 	l.orderedAt = l.last
@@ -80,6 +72,20 @@ func (Ext4) commits(l *Log, s Sync) []*Op {
 	l.ordered, l.early = nil, nil
 	clear(l.byDir) // nothing in it is pending any more
 	return ops
+}
+
+// isInTransaction reports whether a sync of a file finds it in a transaction.
+func (l *Log) isInTransaction(s Sync) bool {
+	in := l.inodes[s.Inode]
+	if in == nil {
+		return false
+	}
+	newest := in.changed
+	if s.DataOnly {
+		newest = in.reached
+	}
+	longer := slices.ContainsFunc(in.data, func(op *Op) bool { return !op.durable && op.extendsWithBytes() })
+	return newest > l.orderedAt || longer
 }
 
 // flushes: a file that replaces another by rename is flushed.

@@ -263,6 +263,7 @@ func (l *Log) References(i Inode) References {
 // fdatasync(2). All bytes of a file are then where they are durable.
 type Sync struct {
 	Inode    Inode
+	IsDir    bool
 	DataOnly bool
 }
 
@@ -271,7 +272,7 @@ type Sync struct {
 func (l *Log) Sync(s Sync) (touched []Inode) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.recorder.write(Event{Kind: EventSync, Inode: s.Inode, DataOnly: s.DataOnly})
+	l.recorder.write(Event{Kind: EventSync, Inode: s.Inode, IsDir: s.IsDir, DataOnly: s.DataOnly})
 	work := l.model.commits(l, s)
 	var data []*Op
 	if ops := l.inodes[s.Inode]; ops != nil {

@@ -66,6 +66,7 @@ func play(t *testing.T, model crash.Model, seed uint64, steps int) {
 			if _, inode := p.Entry(); inode != 0 && p.Random.IntN(2) == 0 {
 				y.Inode = inode
 			}
+			y.IsDir = p.Now.Dirs[y.Inode] != nil
 			l.Sync(y)
 			m.Sync(y)
 		case 1:
@@ -195,6 +196,7 @@ func TestModelsCompared(t *testing.T) {
 				if _, inode := p.Entry(); inode != 0 && p.Now.Dirs[inode] == nil {
 					y.Inode = inode
 				}
+				y.IsDir = p.Now.Dirs[y.Inode] != nil
 				for _, l := range logs {
 					l.Sync(y)
 				}

@@ -192,6 +192,7 @@ func (f *fuzzer) sync() error {
 		}
 		defer unix.Close(fd)
 	}
+	y.IsDir = !isFile
 	f.m.Sync(y)
 	if y.DataOnly {
 		return unix.Fdatasync(fd)

@@ -84,7 +84,7 @@ func (r *recording) step() {
 		}
 	case 1:
 		dirs := r.player.Dirs()
-		r.sync(crash.Sync{Inode: oracle.Pick(r.random, dirs)})
+		r.sync(crash.Sync{Inode: oracle.Pick(r.random, dirs), IsDir: true})
 	case 2:
 		r.made++
 		r.log.Promise(fmt.Sprint("promise ", r.made))
@@ -384,7 +384,7 @@ func TestMany(t *testing.T) {
 			Made: &crash.Made{Mode: unix.S_IFREG | 0o644},
 		})
 	}
-	log.Sync(crash.Sync{Inode: oracle.Root})
+	log.Sync(crash.Sync{Inode: oracle.Root, IsDir: true})
 	random := rand.New(rand.NewPCG(1, 2))
 	sizes := make([]int64, files)
 	for n := range operations {

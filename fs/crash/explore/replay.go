@@ -321,7 +321,7 @@ func (p *replay) sync(e *crash.Event, i crash.Inode) {
 	switch e.Kind {
 	case crash.EventSync:
 		p.write(i, p.log.Steps(i))
-		for _, touched := range p.log.Sync(crash.Sync{Inode: i, DataOnly: e.DataOnly}) {
+		for _, touched := range p.log.Sync(crash.Sync{Inode: i, IsDir: e.IsDir, DataOnly: e.DataOnly}) {
 			p.forget(touched)
 		}
 	case crash.EventSyncRange:

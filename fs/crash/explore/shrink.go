@@ -145,7 +145,7 @@ type shrinker struct {
 func at(o *Options, point uint64, syncs map[uint64][]crash.Inode) (*replay, error) {
 	add := func(p *replay) {
 		for _, i := range syncs[p.ops] {
-			p.sync(&crash.Event{Kind: crash.EventSync}, i)
+			p.sync(&crash.Event{Kind: crash.EventSync, IsDir: p.inodes[i] != nil && p.inodes[i].isDir()}, i)
 		}
 		delete(syncs, p.ops)
 	}

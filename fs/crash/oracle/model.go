@@ -75,7 +75,7 @@ func (m *Model) early(d *Done) int64 {
 	end := block + m.Page
 	for _, i := range m.Ops {
 		delayed := i.Inode == d.Inode && isData(&i.Op) && i.Kind != crash.Truncate && !i.Durable && i.flushed == 0
-		if delayed && longer(&i.Op) && i.Size > block && i.early < min(i.Size, end) {
+		if delayed && longer(&i.Op) && i.Size > block && i.early < min(i.Size, end) && !m.cutBetween(i, d, max(i.OldSize, block)) {
 			return 0
 		}
 	}
@@ -223,7 +223,7 @@ func (m *Model) commits(y crash.Sync) bool {
 			d.Inode == y.Inode && !d.Durable && allocates(d)
 		mentioned = mentioned || d.needsInode(y.Inode) && (!d.Durable || isData(&d.Op) && !d.synced)
 	}
-	return commit && mentioned // what no pending operation speaks of is taken for unchanged
+	return y.IsDir || commit && mentioned // what no pending operation speaks of is taken for unchanged
 }
 
 // Sync makes durable what a sync does.
