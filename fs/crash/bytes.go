@@ -1,6 +1,8 @@
 package crash
 
 import (
+	"fmt"
+	"io"
 	"os"
 	"syscall"
 
@@ -24,11 +26,19 @@ type ref struct {
 	off, to int
 }
 
-// Bytes are bytes that a log keeps. Few are split between segments.
+// Bytes are bytes that a log keeps. Few are split between segments. Or they are kept
+// elsewhere: see [BytesAt].
 type Bytes struct {
 	first ref
 	rest  []ref
+
+	elsewhere io.ReaderAt
+	at        int64
 }
+
+// BytesAt are bytes that somebody else keeps, at an offset of r, as long as anybody has a
+// step that consists of them.
+func BytesAt(r io.ReaderAt, at int64) Bytes { return Bytes{elsewhere: r, at: at} }
 
 // each calls fn for the runs that b consists of.
 func (b *Bytes) each(fn func(ref) error) error {
@@ -152,6 +162,9 @@ func (s *byteStore) open(dir string) error {
 
 // release gives bytes back.
 func (s *byteStore) release(b *Bytes) {
+	if b.elsewhere != nil {
+		return
+	}
 	_ = b.each(func(r ref) error {
 		r.in.live--
 		switch {
@@ -180,6 +193,13 @@ func (s *byteStore) drop(seg *segment) {
 
 // read copies the bytes of b from off on into p.
 func (s *byteStore) read(b *Bytes, off int64, p []byte) error {
+	if b.elsewhere != nil {
+		n, err := b.elsewhere.ReadAt(p, b.at+off)
+		if n == len(p) {
+			return nil
+		}
+		return fmt.Errorf("bytes that are kept elsewhere: %w", err)
+	}
 	return b.each(func(r ref) error {
 		n := int64(r.to - r.off)
 		if len(p) == 0 || off >= n {

@@ -111,13 +111,7 @@ func (r *Recording) lines(fn func(*Event) error) error {
 }
 
 // Bytes returns those that the operation of an event has written; see [Op.Bytes].
-func (r *Recording) Bytes(e *Event) ([]byte, error) {
-	p := make([]byte, e.Op.Length)
-	if n, err := r.bytes.ReadAt(p, e.At); n < len(p) {
-		return nil, fmt.Errorf("the bytes of operation %d: %w", e.Op.Number, err)
-	}
-	return p, nil
-}
+func (r *Recording) Bytes(e *Event) Bytes { return BytesAt(r.bytes, e.At) }
 
 // HasBytes reports whether operations of the kind have bytes.
 func (k Kind) HasBytes() bool { return k == Write || k == Store }

@@ -33,10 +33,47 @@ func sumOf(p []byte) sum {
 // content is the bytes of a file, in a file of its own.
 type content struct {
 	path  string // "" for no bytes
-	owned bool   // and not part of the recording
+	home  string // where it is when it is not part of the recording any more
+	owned bool   // it is there
 	size  int64
-	sum   sum // of the pages; see pageSum
+	disk  int64 // size of what the file has
+	sum   sum   // of the pages; see pageSum
 	known bool
+	// steps are changes that are made when somebody looks; size has them already. Most are
+	// overwritten before.
+	steps []crash.Step
+}
+
+// later makes changes of the content, when it is looked at.
+func (c *content) later(steps []crash.Step) {
+	c.steps = append(c.steps, steps...)
+	c.size = sizeAfter(c.size, steps)
+}
+
+// sizeAfter returns what the size becomes by steps.
+func sizeAfter(size int64, steps []crash.Step) int64 {
+	for i := range steps {
+		s := &steps[i]
+		switch {
+		case s.Resize && !s.Grow:
+			size = s.Off
+		case s.Resize:
+			size = max(size, s.Off)
+		case !s.IsZero():
+			size = max(size, s.Off+s.Length)
+		}
+	}
+	return size
+}
+
+// look makes the changes that were put off.
+func (c *content) look() error {
+	if len(c.steps) == 0 {
+		return nil
+	}
+	steps := c.steps
+	c.steps = nil
+	return c.apply(steps)
 }
 
 // pageSum is what a page adds to the sum of its file. A page of zeros adds nothing: it is
@@ -75,8 +112,8 @@ func readPage(f *os.File, number int64, page []byte) error {
 
 // learn makes the sum known.
 func (c *content) learn() error {
-	if c.known {
-		return nil
+	if err := c.look(); err != nil || c.known {
+		return err
 	}
 	f, err := c.open()
 	if err != nil {
@@ -116,7 +153,7 @@ type overlay struct {
 }
 
 func overlayOf(base *content, steps []crash.Step) *overlay {
-	o := &overlay{base: base, steps: steps, size: base.size, pages: make(map[int64][]int)}
+	o := &overlay{base: base, steps: steps, size: base.disk, pages: make(map[int64][]int)}
 	for i := range steps {
 		s := &steps[i]
 		switch {
@@ -125,7 +162,7 @@ func overlayOf(base *content, steps []crash.Step) *overlay {
 		case s.Resize:
 			if s.Off < o.size {
 				o.cuts = append(o.cuts, i)
-				for page := s.Off / pageSize; page*pageSize < base.size; page++ {
+				for page := s.Off / pageSize; page*pageSize < base.disk; page++ {
 					o.touch(page)
 				}
 			}
@@ -261,14 +298,13 @@ func (o *overlay) writeTo(path string, s *sum) error {
 	return errors.Join(o.write(f, s), f.Close())
 }
 
-// apply makes what steps make of the content the content, in a file at path if it is in none
-// of its own yet.
-func (c *content) apply(steps []crash.Step, path string) error {
+// apply makes what steps make of the content the content, in a file of its own.
+func (c *content) apply(steps []crash.Step) error {
 	if !c.owned {
-		if err := copyContent(c, path, 0o600); err != nil {
+		if err := copyContent(c, c.home, 0o600); err != nil {
 			return err
 		}
-		c.path, c.owned = path, true
+		c.path, c.owned = c.home, true
 	}
 	// The pages are made from the file that they are written to, each from itself only.
 	o := overlayOf(c, steps)
@@ -277,7 +313,7 @@ func (c *content) apply(steps []crash.Step, path string) error {
 		changes = &c.sum
 	}
 	err := o.writeTo(c.path, changes)
-	c.size = o.size
+	c.disk = o.size
 	return err
 }
 
@@ -293,7 +329,7 @@ func copyContent(c *content, path string, mode os.FileMode) error {
 		return err
 	}
 	defer from.Close()
-	return copySparse(from, to, c.size)
+	return copySparse(from, to, c.disk)
 }
 
 // copySparse copies the first size bytes of a file, and leaves its holes out.

@@ -43,7 +43,6 @@ type replay struct {
 	blind     bool // it leaves bytes out
 	log       *crash.Log
 	dir       string // of the contents
-	contents  int    // made so far
 
 	inodes map[crash.Inode]*inode
 	// known are the recording's numbers of inodes by ours, current the names of the moment.
@@ -59,7 +58,6 @@ type replay struct {
 	ended    bool   // there is no event left
 	// version counts what changes the states that a power cut can leave.
 	version uint64
-	err     error // of a change of the durable tree
 }
 
 // promise is a line that somebody has printed, and the number of the operation before.
@@ -76,7 +74,7 @@ func newReplay(r *crash.Recording, model crash.Model, dir string) (*replay, erro
 	}
 	var err error
 	p.log, err = crash.New(crash.Options{
-		Model: model, PageSize: int(r.PageSize), MaxMemory: maxLogMemory, Dir: dir, Durable: p.durable,
+		Model: model, PageSize: int(r.PageSize), MaxMemory: 1, Dir: dir, Durable: p.durable, // bytes stay in the recording
 	})
 	if err != nil {
 		return nil, err
@@ -87,9 +85,6 @@ func newReplay(r *crash.Recording, model crash.Model, dir string) (*replay, erro
 	}
 	return p, nil
 }
-
-// maxLogMemory is how many bytes of what is pending stay in memory.
-const maxLogMemory = 64 << 20
 
 // close ends the replay and removes its directory.
 func (p *replay) close() {
@@ -123,7 +118,7 @@ func (p *replay) load() error {
 			n := &inode{made: crash.Made{Mode: st.Mode, UID: st.Uid, GID: st.Gid, Device: st.Rdev}}
 			switch n.kind() {
 			case unix.S_IFREG:
-				n.content = content{path: path, size: st.Size}
+				n.content = content{path: path, size: st.Size, disk: st.Size}
 			case unix.S_IFLNK:
 				target, err := os.Readlink(path)
 				if err != nil {
@@ -155,6 +150,7 @@ func (p *replay) load() error {
 func (p *replay) add(n *inode) crash.Inode {
 	number := p.next
 	p.next++
+	n.home = filepath.Join(p.dir, fmt.Sprint("content-", number))
 	n.names = make(map[crash.Entry]bool)
 	if n.isDir() {
 		n.entries = make(map[string]crash.Inode)
@@ -205,12 +201,6 @@ func (p *replay) now(e crash.Entry, to crash.Inode) {
 	}
 }
 
-// newFile returns a path for the bytes of a file.
-func (p *replay) newFile() string {
-	p.contents++
-	return filepath.Join(p.dir, fmt.Sprint("content-", p.contents))
-}
-
 // apply follows one event.
 func (p *replay) apply(e *crash.Event) error {
 	p.reached++
@@ -246,7 +236,7 @@ func (p *replay) apply(e *crash.Event) error {
 			p.sync(e, i)
 		}
 	}
-	return p.err
+	return nil
 }
 
 // op follows an operation.
@@ -265,14 +255,8 @@ func (p *replay) op(e *crash.Event) error {
 		p.log.Forget(op.Inode)
 		return nil
 	}
-	if op.Kind.HasBytes() && !p.blind {
-		data, err := p.recording.Bytes(e)
-		if err != nil {
-			return err
-		}
-		if op.Bytes, err = p.log.Keep(data); err != nil {
-			return err
-		}
+	if op.Kind.HasBytes() {
+		op.Bytes = p.recording.Bytes(e)
 	}
 	switch op.Kind {
 	case crash.Unlink, crash.Rmdir:
@@ -344,11 +328,7 @@ func (p *replay) write(i crash.Inode, steps []crash.Step) {
 	if n == nil || !n.hasData() || len(steps) == 0 || p.blind {
 		return
 	}
-	path := n.path
-	if !n.owned {
-		path = p.newFile()
-	}
-	p.err = errors.Join(p.err, n.apply(steps, path))
+	n.later(steps)
 	p.touch(i)
 }
 
@@ -409,7 +389,7 @@ func (p *replay) powerCut(e *crash.Event) error {
 			p.current[dir] = maps.Clone(n.entries)
 		}
 	}
-	return p.err
+	return nil
 }
 
 // forget gives up an inode that no crash state has any more.

@@ -2,6 +2,7 @@ package explore
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -21,6 +22,7 @@ type tree struct {
 	// changed are the inodes whose sum is another one than the durable one.
 	changed  map[crash.Inode]bool
 	overlays map[crash.Inode]*overlay
+	err      error // that keeps it from being looked at
 }
 
 func newTree(p *replay, state *crash.State) *tree {
@@ -43,6 +45,9 @@ func newTree(p *replay, state *crash.State) *tree {
 	}
 	for i := range state.Files {
 		t.change(i)
+		if n := p.inodes[i]; n != nil {
+			t.err = errors.Join(t.err, n.look())
+		}
 	}
 	return t
 }
@@ -134,7 +139,12 @@ func (t *tree) size(i crash.Inode) int64 {
 }
 
 // sum returns the sum of all that can be reached.
-func (t *tree) sum() (sum, error) { return t.sumOf(root) }
+func (t *tree) sum() (sum, error) {
+	if t.err != nil {
+		return sum{}, t.err
+	}
+	return t.sumOf(root)
+}
 
 func (t *tree) sumOf(i crash.Inode) (sum, error) {
 	n := t.p.inodes[i]
@@ -182,6 +192,9 @@ func (t *tree) bytesSum(i crash.Inode) (sum, error) {
 
 // build makes the tree in a directory, which must be there and empty.
 func (t *tree) build(dir string) error {
+	if t.err != nil {
+		return t.err
+	}
 	return t.buildDir(root, dir, make(map[crash.Inode]string))
 }
 
@@ -213,6 +226,9 @@ func (t *tree) buildInode(i crash.Inode, path string, made map[crash.Inode]strin
 		}
 		return t.buildDir(i, path, made)
 	case unix.S_IFREG:
+		if err := n.look(); err != nil {
+			return err
+		}
 		if err := copyContent(&n.content, path, 0o600); err != nil {
 			return err
 		}
