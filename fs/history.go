@@ -186,9 +186,6 @@ func (h *history) opened(n *Node, flags int) {
 }
 
 func (h *history) closed(n *Node, flags int) {
-	if flags&unix.O_ACCMODE == unix.O_RDONLY {
-		return
-	}
 	h.log.Closed(inodeOf(n))
 	if flags&unix.O_ACCMODE != unix.O_RDWR {
 		return

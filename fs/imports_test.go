@@ -44,12 +44,13 @@ func TestArrows(t *testing.T) {
 		"mapfs/fs/control": append(mapping("paging", "pagestate", "dirty", "share", "sys", "explicit"),
 			"mapfs/fs", "mapfs/fs/crash", "mapfs/fs/fault", "mapfs/fs/wire", "mapfs/mapping", "mapfs/internal/quote", fuse),
 
-		"mapfs/client":            mapping("paging"),
-		"mapfs/docs/lab":          nil,
-		"mapfs/cmd/mapfs/display": nil,
-		"mapfs/cmd/mapfs/picture": {"mapfs/cmd/mapfs/display"},
-		"mapfs/cmd/mapfs/ctltree": {"mapfs/internal/quote"},
-		"mapfs/cmd/mapfs": {"mapfs/cmd/mapfs/display", "mapfs/cmd/mapfs/picture", "mapfs/cmd/mapfs/ctltree", "mapfs/fs", "mapfs/fs/crash", "mapfs/fs/crash/explore", "mapfs/fs/crash/image", "mapfs/internal/quote", "mapfs/fs/wire", "mapfs/fs/control", "mapfs/fs/mountpoint",
+		"mapfs/client":                mapping("paging"),
+		"mapfs/docs/lab":              nil,
+		"mapfs/cmd/mapfs/display":     nil,
+		"mapfs/cmd/mapfs/picture":     {"mapfs/cmd/mapfs/display"},
+		"mapfs/cmd/mapfs/ctltree":     {"mapfs/internal/quote"},
+		"mapfs/cmd/mapfs/crashreport": {"mapfs/fs/crash/explore"},
+		"mapfs/cmd/mapfs": {"mapfs/cmd/mapfs/crashreport", "mapfs/cmd/mapfs/display", "mapfs/cmd/mapfs/picture", "mapfs/cmd/mapfs/ctltree", "mapfs/fs", "mapfs/fs/crash", "mapfs/fs/crash/explore", "mapfs/fs/crash/image", "mapfs/internal/quote", "mapfs/fs/wire", "mapfs/fs/control", "mapfs/fs/mountpoint",
 			"mapfs/mapping", "mapfs/mapping/paging", "mapfs/mapping/sys", "mapfs/client", "mapfs/docs/lab"},
 	}
 	seen := 0

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"mapfs/cmd/mapfs/crashreport"
 	"mapfs/fs/crash"
 	"mapfs/fs/crash/explore"
 	"mapfs/internal/quote"
@@ -42,7 +43,7 @@ func newCrashListCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, err := readReport(args[0])
 			if err == nil {
-				printReport(cmd.OutOrStdout(), r, keptIn(args[0]))
+				crashreport.Text(cmd.OutOrStdout(), r, keptIn(args[0]))
 			}
 			return err
 		},

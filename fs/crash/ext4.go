@@ -118,11 +118,15 @@ func isCutOff(off int64, later []*Op) bool {
 	return slices.ContainsFunc(later, func(p *Op) bool { return p.Kind == Truncate && p.Size <= off })
 }
 
-// closed: after a truncation to nothing the close flushes the file.
+// closed: after a truncation to nothing the next close flushes the file, whoever had it
+// open (fs/ext4/file.c, ext4_release_file, which then forgets the truncation).
 func (Ext4) closed(l *Log, ops *inodeOps) {
-	at := slices.IndexFunc(ops.data, func(op *Op) bool { return op.Kind == Truncate && op.Size == 0 })
+	at := slices.IndexFunc(ops.data, func(op *Op) bool { return op.Kind == Truncate && op.Size == 0 && !op.closed })
 	if at < 0 {
 		return
+	}
+	for _, op := range ops.data[at:] {
+		op.closed = true
 	}
 	for _, op := range flush(ops.data[at:]) {
 		if op.flushed == 0 && !op.durable {

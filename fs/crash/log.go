@@ -452,7 +452,7 @@ func (l *Log) Forget(i Inode) {
 	l.sweep(i)
 }
 
-// Closed notes that a file was closed by somebody who had it open for writing.
+// Closed notes that somebody has closed a file.
 func (l *Log) Closed(i Inode) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

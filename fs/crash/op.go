@@ -118,6 +118,8 @@ type Op struct {
 	// place. See the ext4 model, too.
 	flushes []*Op
 	placed  bool
+	// closed: somebody has closed the file since.
+	closed bool
 	// flushed is the place in the order of names at which the bytes were sent on their
 	// way, 0 if they were not; see the ext4 model.
 	flushed uint64

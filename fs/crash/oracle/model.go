@@ -36,6 +36,7 @@ type Done struct {
 	// have a place.
 	flushes []*Done
 	placed  bool
+	closed  bool // the file was closed after it
 	// early is a size that the journal of ext4 has without the bytes, sized that it was
 	// committed.
 	early int64
@@ -262,8 +263,11 @@ func (m *Model) Sync(y crash.Sync) {
 // Closed notes that a file was closed: after a truncation to nothing it is flushed then.
 func (m *Model) Closed(inode crash.Inode) {
 	for i, d := range m.Ops {
-		if d.Inode != inode || d.Kind != crash.Truncate || d.Size != 0 || d.synced {
+		if d.Inode != inode || d.Kind != crash.Truncate || d.Size != 0 || d.synced || d.closed {
 			continue
+		}
+		for _, later := range m.Ops[i:] {
+			later.closed = later.closed || later.Inode == inode // a later close has no reason
 		}
 		for _, f := range m.flush(inode, m.Ops[i:]) {
 			if f.flushed == 0 && !f.Durable {

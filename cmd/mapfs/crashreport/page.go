@@ -1,6 +1,4 @@
-//go:build linux
-
-package main
+package crashreport
 
 import (
 	_ "embed"
@@ -11,10 +9,10 @@ import (
 	"mapfs/fs/crash/explore"
 )
 
-//go:embed crash_page.html
-var crashPageText string
+//go:embed page.html
+var pageText string
 
-var crashPage = template.Must(template.New("page").Parse(crashPageText))
+var pageTemplate = template.Must(template.New("page").Parse(pageText))
 
 // page is what the template of a report's page shows.
 type page struct {
@@ -61,12 +59,9 @@ const (
 	mostMoments = 2000
 )
 
-// writeReportPage writes the page of a report.
-func writeReportPage(w io.Writer, r *explore.Report, o *explore.Options) error {
-	moments, err := explore.Timeline(o)
-	if err != nil {
-		return err
-	}
+// Page writes a page that shows a report, and the moments of the recording; see
+// [explore.Timeline].
+func Page(w io.Writer, r *explore.Report, moments []explore.Moment) error {
 	p := page{Report: r, Counted: fmt.Sprintf("%s, %d of them different", count(r.States, "state"), r.Distinct), Moments: moments}
 	if len(moments) > mostMoments {
 		p.Moments, p.More = moments[:mostMoments], len(moments)-mostMoments
@@ -79,7 +74,7 @@ func writeReportPage(w io.Writer, r *explore.Report, o *explore.Options) error {
 		}
 		p.Findings = append(p.Findings, shown)
 	}
-	return crashPage.Execute(w, p)
+	return pageTemplate.Execute(w, p)
 }
 
 // draw makes the chart of a finding: the operations that were pending, and the last ones
