@@ -49,8 +49,10 @@ func TestArrows(t *testing.T) {
 		"mapfs/cmd/mapfs/display":     nil,
 		"mapfs/cmd/mapfs/picture":     {"mapfs/cmd/mapfs/display"},
 		"mapfs/cmd/mapfs/ctltree":     {"mapfs/internal/quote"},
+		"mapfs/cmd/mapfs/cli":         nil,
+		"mapfs/cmd/mapfs/memory":      {"mapfs/client", "mapfs/cmd/mapfs/cli", "mapfs/cmd/mapfs/display", "mapfs/internal/quote", "mapfs/mapping/paging"},
 		"mapfs/cmd/mapfs/crashreport": {"mapfs/fs/crash/explore"},
-		"mapfs/cmd/mapfs": {"mapfs/cmd/mapfs/crashreport", "mapfs/cmd/mapfs/display", "mapfs/cmd/mapfs/picture", "mapfs/cmd/mapfs/ctltree", "mapfs/fs", "mapfs/fs/crash", "mapfs/fs/crash/explore", "mapfs/fs/crash/image", "mapfs/internal/quote", "mapfs/fs/wire", "mapfs/fs/control", "mapfs/fs/mountpoint",
+		"mapfs/cmd/mapfs": {"mapfs/cmd/mapfs/crashreport", "mapfs/cmd/mapfs/cli", "mapfs/cmd/mapfs/memory", "mapfs/cmd/mapfs/display", "mapfs/cmd/mapfs/picture", "mapfs/cmd/mapfs/ctltree", "mapfs/fs", "mapfs/fs/crash", "mapfs/fs/crash/explore", "mapfs/fs/crash/image", "mapfs/internal/quote", "mapfs/fs/wire", "mapfs/fs/control", "mapfs/fs/mountpoint",
 			"mapfs/mapping", "mapfs/mapping/paging", "mapfs/mapping/sys", "mapfs/client", "mapfs/docs/lab"},
 	}
 	seen := 0

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"mapfs/cmd/mapfs/cli"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -22,7 +23,7 @@ func newCompletionCommand() *cobra.Command {
 		ValidArgs: shells,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return usagef("name one shell: %s", strings.Join(shells, ", "))
+				return cli.Usagef("name one shell: %s", strings.Join(shells, ", "))
 			}
 			return nil
 		},
@@ -37,7 +38,7 @@ func newCompletionCommand() *cobra.Command {
 			case "fish":
 				return root.GenFishCompletion(out, withDescriptions)
 			}
-			return usagef("no completion for %q; choose %s", args[0], strings.Join(shells, ", "))
+			return cli.Usagef("no completion for %q; choose %s", args[0], strings.Join(shells, ", "))
 		},
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"mapfs/cmd/mapfs/cli"
 	"mapfs/cmd/mapfs/ctltree"
 	"mapfs/fs/crash"
 	"mapfs/fs/crash/explore"
@@ -64,17 +65,17 @@ const tornDefault = -1
 // options returns what the flags say of a search.
 func (f *crashFlags) options() (o explore.Options, err error) {
 	if o.Model, err = crash.ModelOf(f.model); err != nil {
-		return o, usagef("--model %s: %v", f.model, err)
+		return o, cli.Usagef("--model %s: %v", f.model, err)
 	}
 	switch {
 	case f.torn < 0 && f.torn != tornDefault || f.torn > 4096 || f.torn > 0 && 4096%f.torn != 0:
-		return o, usagef("--torn %d: choose 0 or a number of bytes that divides 4096", f.torn)
+		return o, cli.Usagef("--torn %d: choose 0 or a number of bytes that divides 4096", f.torn)
 	case f.jobs < 1:
-		return o, usagef("--jobs %d: choose 1 or more", f.jobs)
+		return o, cli.Usagef("--jobs %d: choose 1 or more", f.jobs)
 	case f.budget <= 0:
-		return o, usagef("--budget %v: choose a time, such as 60s", f.budget)
+		return o, cli.Usagef("--budget %v: choose a time, such as 60s", f.budget)
 	case f.checkTimeout <= 0:
-		return o, usagef("--check-timeout %v: choose a time, such as 10s", f.checkTimeout)
+		return o, cli.Usagef("--check-timeout %v: choose a time, such as 10s", f.checkTimeout)
 	}
 	o.Budget, o.Seed, o.Torn, o.Jobs = f.budget, f.seed, f.torn, f.jobs
 	if f.torn == tornDefault {
@@ -86,7 +87,7 @@ func (f *crashFlags) options() (o explore.Options, err error) {
 		o.Shard, errN = strconv.Atoi(n)
 		o.Shards, errM = strconv.Atoi(m)
 		if !found || errN != nil || errM != nil || o.Shard < 1 || o.Shard > o.Shards {
-			return o, usagef("--shard %s: choose N/M, such as 2/8", f.shard)
+			return o, cli.Usagef("--shard %s: choose N/M, such as 2/8", f.shard)
 		}
 	}
 	if f.check != "" {
@@ -118,13 +119,13 @@ The exit code is 3 if a state was found that is not good.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case mount != "" && len(args) > 0:
-				return usagef("--mount explores what was done in a mount: name no COMMAND")
+				return cli.Usagef("--mount explores what was done in a mount: name no COMMAND")
 			case mount != "" || cmd.ArgsLenAtDash() == 0 && len(args) > 0 && args[0] != "":
 				return nil
 			case cmd.ArgsLenAtDash() < 0 && len(args) > 0:
-				return usagef("%q is no subcommand of crash; a COMMAND to run is named after --", args[0])
+				return cli.Usagef("%q is no subcommand of crash; a COMMAND to run is named after --", args[0])
 			}
-			return usagef("name the COMMAND to run after --")
+			return cli.Usagef("name the COMMAND to run after --")
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o, err := flags.options()
@@ -157,7 +158,7 @@ func newCrashRecordCommand(sys system) *cobra.Command {
 		Short: "Run a command and keep the recording of what it did",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if cmd.ArgsLenAtDash() != 1 || len(args) < 2 || args[0] == "" || args[1] == "" {
-				return usagef("name the directory DIR for the recording, and the COMMAND after --")
+				return cli.Usagef("name the directory DIR for the recording, and the COMMAND after --")
 			}
 			return nil
 		},
@@ -172,7 +173,7 @@ func newCrashRecordCommand(sys system) *cobra.Command {
 			}
 			status, err := r.record(cmd.Context(), dir, args[1:])
 			if err == nil && status != 0 {
-				err = quietError{status}
+				err = cli.Quiet{Code: status}
 			}
 			return err
 		},
@@ -197,7 +198,7 @@ func newRecorder(cmd *cobra.Command, sys system, from, device string) (*recorder
 	}
 	var err error
 	if r.device, err = image.Of(device); err != nil {
-		return nil, usagef("--fs %s: %v", device, err)
+		return nil, cli.Usagef("--fs %s: %v", device, err)
 	}
 	if err := r.device.Missing(); err != nil {
 		return nil, fmt.Errorf("--fs %s: %w", device, err)
@@ -227,7 +228,7 @@ func newCrashExploreCommand() *cobra.Command {
 // oneDirectory wants one argument.
 func oneDirectory(_ *cobra.Command, args []string) error {
 	if len(args) != 1 || args[0] == "" {
-		return usagef("name one directory DIR")
+		return cli.Usagef("name one directory DIR")
 	}
 	return nil
 }
@@ -357,7 +358,7 @@ func (s *crashSearch) explore(ctx context.Context, home, recording string) (err 
 		return err
 	}
 	if report.Failures > 0 {
-		return quietError{exitCrash}
+		return cli.Quiet{Code: exitCrash}
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ package main
 import (
 	"github.com/spf13/cobra"
 
+	"mapfs/cmd/mapfs/cli"
 	"mapfs/fs/crash/explore"
 )
 
@@ -18,7 +19,7 @@ tell of them as if one search had found it all. The exit code is 3 if a state wa
 that is not good, and 1 if a part is missing.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return usagef("name the directories of the reports")
+				return cli.Usagef("name the directories of the reports")
 			}
 			return nil
 		},
@@ -40,7 +41,7 @@ that is not good, and 1 if a part is missing.`,
 				return err
 			}
 			if merged.Failures > 0 {
-				return quietError{exitCrash}
+				return cli.Quiet{Code: exitCrash}
 			}
 			return nil
 		},

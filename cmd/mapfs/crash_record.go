@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"mapfs/cmd/mapfs/cli"
 	"mapfs/cmd/mapfs/ctltree"
 	"mapfs/fs/crash"
 	"mapfs/fs/crash/explore"
@@ -165,9 +166,9 @@ func (s *recordedRun) run(path string, command []string) (status int, err error)
 	_, pendingErr := ctltree.Read(t.control + "/pending")
 	close(done)
 	passed.Wait()
-	var quiet quietError
+	var quiet cli.Quiet
 	if errors.As(err, &quiet) {
-		status, err = quiet.code, nil
+		status, err = quiet.Code, nil
 	}
 	state, statusErr := ctltree.ReadStatus(t.control + "/status")
 	if err := errors.Join(err, pendingErr, statusErr); err != nil {

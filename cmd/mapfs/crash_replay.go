@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"mapfs/cmd/mapfs/cli"
 	"mapfs/cmd/mapfs/crashreport"
 	"mapfs/fs/crash"
 	"mapfs/fs/crash/explore"
@@ -65,7 +66,7 @@ the directory. The exit code is that of COMMAND.`,
 				n = len(args)
 			}
 			if n < 1 || n > 2 {
-				return usagef("name the directory DIR of a report, and the number of a finding")
+				return cli.Usagef("name the directory DIR of a report, and the number of a finding")
 			}
 			return nil
 		},
@@ -78,7 +79,7 @@ the directory. The exit code is that of COMMAND.`,
 			if len(names) == 2 {
 				var err error
 				if number, err = strconv.Atoi(names[1]); err != nil {
-					return usagef("%q is no number of a finding", names[1])
+					return cli.Usagef("%q is no number of a finding", names[1])
 				}
 			}
 			return replayFinding(cmd, dir, number, command)

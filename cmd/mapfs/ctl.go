@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"mapfs/cmd/mapfs/cli"
 	"mapfs/cmd/mapfs/ctltree"
 	"mapfs/internal/quote"
 )
@@ -37,15 +38,15 @@ The man page mapfs-control(5) has all of them.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			switch {
 			case len(args) < 2:
-				return usagef("name a PATH in a mapfs mount and the COMMAND")
+				return cli.Usagef("name a PATH in a mapfs mount and the COMMAND")
 			case len(args) > 2:
-				return usagef("unexpected argument %q; a COMMAND of several words is one argument, in quotes", args[2])
+				return cli.Usagef("unexpected argument %q; a COMMAND of several words is one argument, in quotes", args[2])
 			case strings.TrimSpace(args[1]) == "":
-				return usagef("COMMAND must not be empty")
+				return cli.Usagef("COMMAND must not be empty")
 			}
-			return notEmpty("PATH", args)
+			return cli.NotEmpty("PATH", args)
 		},
-		ValidArgsFunction: completeOnePath,
+		ValidArgsFunction: cli.CompletePath,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			t, err := findTarget(sys, args[0])
 			if err != nil {

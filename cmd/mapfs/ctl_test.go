@@ -3,6 +3,7 @@
 package main
 
 import (
+	"mapfs/cmd/mapfs/cli"
 	"os"
 	"path/filepath"
 	"slices"
@@ -94,9 +95,9 @@ func TestParseBytes(t *testing.T) {
 		{"1_000", -1}, {"0x", -1}, {"1P", -1}, {"ten", -1},
 	}
 	for _, test := range tests {
-		got, err := parseBytes(test.text)
+		got, err := cli.ParseBytes(test.text)
 		if test.want < 0 && err == nil || test.want >= 0 && (err != nil || got != test.want) {
-			t.Errorf("parseBytes(%q): got %d, %v, want %d", test.text, got, err, test.want)
+			t.Errorf("ParseBytes(%q): got %d, %v, want %d", test.text, got, err, test.want)
 		}
 	}
 }

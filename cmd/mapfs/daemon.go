@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mapfs/cmd/mapfs/cli"
 	"os"
 	"os/exec"
 	"strconv"
@@ -80,7 +81,7 @@ func spawnDaemon(args []string) error {
 	}
 	err = daemon.Wait()
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && exit.Exited() && len(message) > 0 {
-		return codedError{errors.New(strings.TrimSuffix(string(message), "\n")), exit.ExitCode()} // the daemon's own
+		return cli.Coded{Err: errors.New(strings.TrimSuffix(string(message), "\n")), Code: exit.ExitCode()} // the daemon's own
 	}
 	return fmt.Errorf("the daemon ended before the mount was ready: %w", err)
 }

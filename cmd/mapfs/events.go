@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"mapfs/cmd/mapfs/cli"
 	"mapfs/cmd/mapfs/ctltree"
 )
 
@@ -34,7 +35,7 @@ read. Data is never held up for a reader.`,
   mapfs events ~/mnt/notes.txt
   mapfs events --no-follow ~/mnt | grep msync`,
 		Args:              optionalPath,
-		ValidArgsFunction: completeOnePath,
+		ValidArgsFunction: cli.CompletePath,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			t, err := findTarget(sys, pathOrHere(args))
 			if err != nil {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"mapfs/cmd/mapfs/memory"
 	"mapfs/internal/need"
 )
 
@@ -104,7 +105,7 @@ func TestHoldArguments(t *testing.T) {
 // TestHoldHelp checks that the list has every command, by trying them.
 func TestHoldHelp(t *testing.T) {
 	clientDir(t)
-	for line := range strings.Lines(holdHelp) {
+	for line := range strings.Lines(memory.HoldHelp) {
 		name, _, _ := strings.Cut(strings.TrimSpace(line), " ")
 		if strings.HasPrefix(line, "   ") || name == "" {
 			continue
@@ -113,7 +114,7 @@ func TestHoldHelp(t *testing.T) {
 			t.Errorf("%s is in the list: %+v", name, got)
 		}
 	}
-	if got := newFakeSystem().runWith("help\n", "hold", "f"); !strings.HasSuffix(got.stdout, holdHelp) {
+	if got := newFakeSystem().runWith("help\n", "hold", "f"); !strings.HasSuffix(got.stdout, memory.HoldHelp) {
 		t.Errorf("help: got %+v", got)
 	}
 }

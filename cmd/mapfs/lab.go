@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"mapfs/cmd/mapfs/cli"
 	"mapfs/cmd/mapfs/display"
 	"mapfs/docs/lab"
 	"mapfs/fs/mountpoint"
@@ -64,11 +65,11 @@ there, because the exercises are written for it, or else $SHELL.`,
 
 func labArgs(_ *cobra.Command, args []string) error {
 	if len(args) > 1 {
-		return usagef("unexpected argument %q after the number of an exercise", args[1])
+		return cli.Usagef("unexpected argument %q after the number of an exercise", args[1])
 	}
 	if len(args) == 1 {
 		if _, found := findExercise(args[0]); !found {
-			return usagef("no exercise %q; 'mapfs lab' lists them", args[0])
+			return cli.Usagef("no exercise %q; 'mapfs lab' lists them", args[0])
 		}
 	}
 	return nil

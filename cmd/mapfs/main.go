@@ -16,6 +16,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"mapfs/client"
+	"mapfs/cmd/mapfs/cli"
+	"mapfs/cmd/mapfs/memory"
 )
 
 // Exit codes; see "mapfs --help".
@@ -56,11 +58,11 @@ func runOn(ctx context.Context, sys system, args []string, stdin io.Reader, stdo
 	if err == nil {
 		return exitDone
 	}
-	var quiet quietError
+	var quiet cli.Quiet
 	if errors.As(err, &quiet) {
-		return quiet.code
+		return quiet.Code
 	}
-	var usage usageError
+	var usage cli.Usage
 	if errors.As(err, &usage) {
 		fmt.Fprintf(stderr, "mapfs: %v; see 'mapfs --help'\n", err)
 		return exitUsage
@@ -70,30 +72,11 @@ func runOn(ctx context.Context, sys system, args []string, stdin io.Reader, stdo
 	if errors.As(err, &fault) {
 		return exitSignal + int(fault.Signal)
 	}
-	var coded codedError
+	var coded cli.Coded
 	if errors.As(err, &coded) {
-		return coded.code
+		return coded.Code
 	}
 	return exitFailed
-}
-
-// codedError is an error with an exit code of its own, quietError one about which all is
-// said.
-type (
-	codedError struct {
-		error
-		code int
-	}
-	quietError struct{ code int }
-)
-
-func (quietError) Error() string { return "" }
-
-// usageError is a mistake in the command line.
-type usageError struct{ error }
-
-func usagef(format string, args ...any) error {
-	return usageError{fmt.Errorf(format, args...)}
 }
 
 func rootLong() string {
@@ -141,11 +124,11 @@ func newRootCommand(sys system) *cobra.Command {
 	// Our own, because cobra's takes -v too, which mount(8) means otherwise.
 	root.Flags().BoolVar(&flags.version, "version", false, "print the version and exit")
 	flags.register(root)
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return cli.Usage{Err: err} })
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.AddCommand(newMountCommand(sys), newUmountCommand(sys), newVersionCommand(), newCompletionCommand())
 	root.AddCommand(viewers(sys)...)
-	root.AddCommand(clients(sys)...)
+	root.AddCommand(memory.Commands(sys.signals)...)
 	root.AddCommand(newLabCommand(sys), newRunCommand(sys), newCrashCommand(sys))
 	return root
 }

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"testing"
 
+	"mapfs/cmd/mapfs/cli"
 	"mapfs/fs/control"
 	"mapfs/fs/mountpoint"
 )
@@ -216,13 +217,15 @@ func TestMountFails(t *testing.T) {
 	}
 
 	f = newFakeSystem()
-	f.spawn = func([]string) error { return codedError{errors.New("mountpoint /m does not exist"), exitFailed} }
+	f.spawn = func([]string) error {
+		return cli.Coded{Err: errors.New("mountpoint /m does not exist"), Code: exitFailed}
+	}
 	if got := f.run("/b", "/m"); got != want {
 		t.Errorf("background: got %+v, want %+v", got, want)
 	}
 
 	f = newFakeSystem()
-	f.spawn = func([]string) error { return codedError{errors.New("wrong"), 7} }
+	f.spawn = func([]string) error { return cli.Coded{Err: errors.New("wrong"), Code: 7} }
 	if got := f.run("/b", "/m"); got != (outcome{code: 7, stderr: "mapfs: wrong\n"}) {
 		t.Errorf("the daemon's exit code: got %+v", got)
 	}

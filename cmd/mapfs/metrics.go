@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"mapfs/cmd/mapfs/cli"
 	"net"
 	"net/http"
 	"net/netip"
@@ -28,17 +29,17 @@ const (
 func checkMetricsAddr(addr string) error {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
-		return usagef("--metrics-addr %s: not of the form HOST:PORT, like 127.0.0.1:9100", addr)
+		return cli.Usagef("--metrics-addr %s: not of the form HOST:PORT, like 127.0.0.1:9100", addr)
 	}
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-		return usagef("--metrics-addr %s: %q is no number of a port", addr, port)
+		return cli.Usagef("--metrics-addr %s: %q is no number of a port", addr, port)
 	}
 	if host == "localhost" {
 		return nil
 	}
 	ip, err := netip.ParseAddr(host)
 	if err != nil || !ip.IsLoopback() {
-		return usagef("--metrics-addr %s: not an address of this machine alone; choose 127.0.0.1:%s, [::1]:%s or localhost:%s",
+		return cli.Usagef("--metrics-addr %s: not an address of this machine alone; choose 127.0.0.1:%s, [::1]:%s or localhost:%s",
 			addr, port, port, port)
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"mapfs/cmd/mapfs/cli"
 	"mapfs/cmd/mapfs/ctltree"
 )
 
@@ -33,19 +34,19 @@ staged file. A file keeps its mode until the mount ends.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			switch {
 			case len(args) == 0:
-				return usagef("name a FILE in a mapfs mount")
+				return cli.Usagef("name a FILE in a mapfs mount")
 			case len(args) > 2:
-				return usagef("unexpected argument %q after FILE and MODE", args[2])
+				return cli.Usagef("unexpected argument %q after FILE and MODE", args[2])
 			case len(args) == 2 && !slices.Contains(modes, args[1]):
-				return usagef("mode %q: choose %s", args[1], strings.Join(modes, ", "))
+				return cli.Usagef("mode %q: choose %s", args[1], strings.Join(modes, ", "))
 			}
-			return notEmpty("FILE", args[:1])
+			return cli.NotEmpty("FILE", args[:1])
 		},
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
 			if len(args) == 1 {
 				return modes, cobra.ShellCompDirectiveNoFileComp
 			}
-			return completeOnePath(cmd, args, toComplete)
+			return cli.CompletePath(cmd, args, toComplete)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			t, err := findFile(sys, args[0])

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"mapfs/cmd/mapfs/cli"
 	"os"
 	"path/filepath"
 	"strings"
@@ -67,11 +68,11 @@ func mountArgs(cmd *cobra.Command, args []string) error {
 	}
 	switch {
 	case len(args) == 0:
-		return usagef("name the directories BACKING and MOUNTPOINT")
+		return cli.Usagef("name the directories BACKING and MOUNTPOINT")
 	case len(args) == 1:
-		return usagef("name the directory MOUNTPOINT after BACKING, which is %q", args[0])
+		return cli.Usagef("name the directory MOUNTPOINT after BACKING, which is %q", args[0])
 	case len(args) > 2:
-		return usagef("unexpected argument %q after BACKING and MOUNTPOINT", args[2])
+		return cli.Usagef("unexpected argument %q after BACKING and MOUNTPOINT", args[2])
 	}
 	return nil
 }
@@ -88,7 +89,7 @@ func mount(ctx context.Context, sys system, flags *mountFlags, args []string, st
 	}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(flags.logLevel)); err != nil {
-		return usagef("--log-level %s: choose debug, info, warn or error", flags.logLevel)
+		return cli.Usagef("--log-level %s: choose debug, info, warn or error", flags.logLevel)
 	}
 	if flags.metricsAddr != "" {
 		if err := checkMetricsAddr(flags.metricsAddr); err != nil {
@@ -97,7 +98,7 @@ func mount(ctx context.Context, sys system, flags *mountFlags, args []string, st
 	}
 	for _, arg := range args {
 		if arg == "" {
-			return usagef("BACKING and MOUNTPOINT must not be empty")
+			return cli.Usagef("BACKING and MOUNTPOINT must not be empty")
 		}
 	}
 	// Absolute, for the log, and because the daemon works in "/".

@@ -4,8 +4,7 @@ package main
 
 import (
 	"fmt"
-	"math"
-	"strconv"
+	"mapfs/cmd/mapfs/cli"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -13,7 +12,7 @@ import (
 
 // msyncFlags are the flags of "mapfs msync".
 type msyncFlags struct {
-	offset, length          byteCount
+	offset, length          cli.ByteCount
 	sync, async, invalidate bool
 }
 
@@ -35,7 +34,7 @@ what is changed in a staged one too.`,
   mapfs msync --async ~/mnt/big
   mapfs msync --invalidate ~/mnt/staged.db`,
 		Args:              oneFile,
-		ValidArgsFunction: completeOnePath,
+		ValidArgsFunction: cli.CompletePath,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			t, err := findFile(sys, args[0])
 			if err != nil {
@@ -72,56 +71,11 @@ func (f *msyncFlags) command() string {
 		}
 	}
 	words := []string{"msync"}
-	if f.offset.set {
-		words = append(words, fmt.Sprintf("offset=%d", f.offset.n))
+	if f.offset.Given {
+		words = append(words, fmt.Sprintf("offset=%d", f.offset.N))
 	}
-	if f.length.set {
-		words = append(words, fmt.Sprintf("length=%d", f.length.n))
+	if f.length.Given {
+		words = append(words, fmt.Sprintf("length=%d", f.length.N))
 	}
 	return strings.Join(append(words, "flags="+strings.Join(how, ",")), " ")
-}
-
-// byteCount is a flag with a number of bytes.
-type byteCount struct {
-	n   int64
-	set bool
-}
-
-func (b *byteCount) Type() string { return "bytes" }
-
-// String is the default that the help shows: none.
-func (b *byteCount) String() string {
-	if !b.set {
-		return ""
-	}
-	return strconv.FormatInt(b.n, 10)
-}
-
-func (b *byteCount) Set(text string) error {
-	n, err := parseBytes(text)
-	b.n, b.set = n, err == nil
-	return err
-}
-
-// parseBytes reads 4096, 64k, 0x1000.
-func parseBytes(text string) (int64, error) {
-	digits, shift := text, 0
-	if text != "" {
-		if i := strings.IndexByte("kmgt", text[len(text)-1]|0x20); i >= 0 {
-			digits, shift = text[:len(text)-1], 10*(i+1)
-		}
-	}
-	// Base 0 would take 010 for eight and 1_000 for a thousand.
-	base := 10
-	if hex, ok := strings.CutPrefix(digits, "0x"); ok {
-		digits, base = hex, 16
-	}
-	n, err := strconv.ParseUint(digits, base, 63)
-	if err != nil || strings.HasPrefix(digits, "+") {
-		return 0, fmt.Errorf("not a number of bytes, like 4096, 64k or 1G")
-	}
-	if n > math.MaxInt64>>shift {
-		return 0, fmt.Errorf("more bytes than a file can have")
-	}
-	return int64(n) << shift, nil
 }

@@ -5,12 +5,12 @@ package main
 import (
 	"errors"
 	"fmt"
-	"math"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
+	"mapfs/cmd/mapfs/cli"
 	"mapfs/fs"
 	"mapfs/fs/control"
 	"mapfs/fs/crash"
@@ -74,13 +74,13 @@ var mountOptions = []mountOption{
 	{name: "attr_timeout",
 		usage: "attr_timeout=SECONDS", help: "how long the kernel may keep attributes (1)",
 		value: needsValue, set: func(o *control.Options, v string) (err error) {
-			o.AttrTimeout, err = parseSeconds(v)
+			o.AttrTimeout, err = cli.ParseSeconds(v)
 			return err
 		}},
 	{name: "entry_timeout",
 		usage: "entry_timeout=SECONDS", help: "how long the kernel may keep names (1)",
 		value: needsValue, set: func(o *control.Options, v string) (err error) {
-			o.EntryTimeout, err = parseSeconds(v)
+			o.EntryTimeout, err = cli.ParseSeconds(v)
 			return err
 		}},
 	{name: "mode",
@@ -95,7 +95,7 @@ var mountOptions = []mountOption{
 		usage: "dirty_limit=SIZE", help: "bytes of private and staged pages in memory; writers\n" +
 			"wait while staged ones are synced (1/4 of the memory)",
 		value: needsValue, set: func(o *control.Options, v string) error {
-			n, err := parseBytes(v)
+			n, err := cli.ParseBytes(v)
 			if err == nil && n < minDirtyLimit {
 				err = fmt.Errorf("less than %d bytes", minDirtyLimit)
 			}
@@ -127,7 +127,7 @@ var mountOptions = []mountOption{
 	{name: "history_memory",
 		usage: "history_memory=SIZE", help: "bytes of the history in memory (64M)",
 		value: needsValue, set: func(o *control.Options, v string) (err error) {
-			o.HistoryMemory, err = parseBytes(v)
+			o.HistoryMemory, err = cli.ParseBytes(v)
 			if err == nil && o.HistoryMemory < 1 {
 				err = errors.New("less than a byte")
 			}
@@ -146,7 +146,7 @@ var mountOptions = []mountOption{
 	{name: "writeback_interval",
 		usage: "writeback_interval=SECONDS", help: "sync everything this often (0: only when asked)",
 		value: needsValue, set: func(o *control.Options, v string) (err error) {
-			o.WritebackInterval, err = parseSeconds(v)
+			o.WritebackInterval, err = cli.ParseSeconds(v)
 			return err
 		}},
 	{name: "writeback",
@@ -254,19 +254,19 @@ func defaultOptions() control.Options {
 func checkOptions(opts *control.Options) error {
 	if opts.History == nil {
 		if opts.Record != "" {
-			return usagef("-o record writes the history of a mount: it needs history too")
+			return cli.Usagef("-o record writes the history of a mount: it needs history too")
 		}
 		return nil
 	}
 	switch {
 	case opts.Mode != fs.Staged:
-		return usagef("-o history keeps stores from BACKING until they are synced: it excludes mode=%s", opts.Mode)
+		return cli.Usagef("-o history keeps stores from BACKING until they are synced: it excludes mode=%s", opts.Mode)
 	case opts.Writeback:
-		return usagef("-o history must see each write in its place: it excludes writeback (write exclusive,nowriteback for the rest of exclusive)")
+		return cli.Usagef("-o history must see each write in its place: it excludes writeback (write exclusive,nowriteback for the rest of exclusive)")
 	case opts.WritebackInterval > 0:
-		return usagef("-o history counts what clients sync, and nothing else: it excludes writeback_interval")
+		return cli.Usagef("-o history counts what clients sync, and nothing else: it excludes writeback_interval")
 	case opts.Control == control.NoTree:
-		return usagef("-o history is seen in the control tree: it excludes control=none")
+		return cli.Usagef("-o history is seen in the control tree: it excludes control=none")
 	}
 	return nil
 }
@@ -296,18 +296,18 @@ func setOption(opts *control.Options, word string) error {
 		}
 		switch {
 		case hasValue && option.value == noValue:
-			return usagef("-o %s: option %s takes no value", word, name)
+			return cli.Usagef("-o %s: option %s takes no value", word, name)
 		case option.value == needsValue && value == "":
-			return usagef("-o %s: option %s needs a value", word, name)
+			return cli.Usagef("-o %s: option %s needs a value", word, name)
 		case option.set == nil:
 			return nil
 		}
 		if err := option.set(opts, value); err != nil {
-			return usagef("-o %s: %w", word, err)
+			return cli.Usagef("-o %s: %w", word, err)
 		}
 		return nil
 	}
-	return usagef("-o %s: unknown option %q", word, name)
+	return cli.Usagef("-o %s: unknown option %q", word, name)
 }
 
 // splitOptions splits a comma list. A backslash takes the meaning from a comma
@@ -335,18 +335,4 @@ func splitOptions(list string) []string {
 	}
 	end()
 	return words
-}
-
-// parseSeconds reads a time as libfuse takes it: seconds, with a fraction.
-func parseSeconds(s string) (time.Duration, error) {
-	seconds, err := strconv.ParseFloat(s, 64)
-	if err != nil || math.IsNaN(seconds) || seconds < 0 {
-		return 0, errors.New("not a number of seconds")
-	}
-	// 2^63 ns is the first time that a Duration cannot hold.
-	nanoseconds := seconds * float64(time.Second)
-	if nanoseconds >= 1<<63 {
-		return 0, fmt.Errorf("more than %.0f seconds", time.Duration(math.MaxInt64).Seconds())
-	}
-	return time.Duration(nanoseconds), nil
 }

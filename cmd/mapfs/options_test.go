@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"mapfs/cmd/mapfs/cli"
 	"mapfs/fs/control"
 )
 
@@ -120,7 +121,7 @@ func TestParseOptionsErrors(t *testing.T) {
 		if err.Error() != test.want {
 			t.Errorf("%q:\ngot  %q\nwant %q", test.list, err, test.want)
 		}
-		if usage := (usageError{}); !errors.As(err, &usage) {
+		if usage := (cli.Usage{}); !errors.As(err, &usage) {
 			t.Errorf("%q: the error is no usage error", test.list)
 		}
 	}
@@ -161,7 +162,7 @@ func FuzzParseOptions(f *testing.F) {
 		err := parseOptions(&opts, []string{list})
 		words := splitOptions(list)
 		if err != nil {
-			if usage := (usageError{}); !errors.As(err, &usage) {
+			if usage := (cli.Usage{}); !errors.As(err, &usage) {
 				t.Errorf("%q: %v is no usage error", list, err)
 			}
 			if !slices.ContainsFunc(words, func(word string) bool { return strings.Contains(err.Error(), word) }) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"mapfs/cmd/mapfs/cli"
 	"mapfs/cmd/mapfs/ctltree"
 	"mapfs/cmd/mapfs/display"
 	"mapfs/cmd/mapfs/picture"
@@ -34,7 +35,7 @@ With --json all states of the pages are printed, as runs of equal pages.`,
 		Example: `  mapfs pages ~/mnt/notes.txt
   mapfs pages --json ~/mnt/big | jq '.runs[] | select(.flags | contains("D"))'`,
 		Args:              oneFile,
-		ValidArgsFunction: completeOnePath,
+		ValidArgsFunction: cli.CompletePath,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			t, err := findFile(sys, args[0])
 			if err != nil {

@@ -5,14 +5,11 @@ package main
 import (
 	"bytes"
 	"context"
+	"mapfs/cmd/mapfs/memory"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
-
-	"mapfs/internal/need"
 )
 
 // clientDir is a directory with files for the verbs that map files themselves,
@@ -194,8 +191,8 @@ func TestClientHelpAndCompletion(t *testing.T) {
 			t.Errorf("mapfs %s --help: got %+v", verb, got)
 		}
 	}
-	if help := newFakeSystem().run("--help").stdout; strings.Contains(help, ipcPeerName) {
-		t.Errorf("mapfs --help shows %s, which is not for users", ipcPeerName)
+	if help := newFakeSystem().run("--help").stdout; strings.Contains(help, memory.IPCPeerName) {
+		t.Errorf("mapfs --help shows %s, which is not for users", memory.IPCPeerName)
 	}
 	tests := []struct {
 		args []string
@@ -216,40 +213,6 @@ func TestClientHelpAndCompletion(t *testing.T) {
 	for _, test := range tests {
 		if got := newFakeSystem().run(append([]string{"__complete"}, test.args...)...); got.stdout != test.want {
 			t.Errorf("complete %q: got %q, want %q", test.args, got.stdout, test.want)
-		}
-	}
-}
-
-// TestDump holds the dump against hexdump(1), byte for byte.
-func TestDump(t *testing.T) {
-	need.Tool(t, "hexdump")
-	repeats := bytes.Repeat([]byte("0123456789abcdef"), 5)
-	mixed := append(append(append([]byte{}, repeats...), "different"...), make([]byte, 100)...)
-	path := filepath.Join(t.TempDir(), "f")
-	for _, data := range [][]byte{nil, []byte("x"), repeats, repeats[:79], repeats[:32], mixed, make([]byte, 4096)} {
-		if err := os.WriteFile(path, data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		want, err := exec.Command("hexdump", "-C", path).Output()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, chunk := range []int{1, 7, 16, 17, 1000} {
-			var got bytes.Buffer
-			d := newDumper(&got, 0)
-			for rest := data; len(rest) > 0; {
-				n := min(chunk, len(rest))
-				if _, err := d.Write(rest[:n]); err != nil {
-					t.Fatal(err)
-				}
-				rest = rest[n:]
-			}
-			if err := d.Close(); err != nil {
-				t.Fatal(err)
-			}
-			if got.String() != string(want) {
-				t.Errorf("%q in chunks of %d:\ngot\n%s\nhexdump\n%s", data, chunk, got.String(), want)
-			}
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"mapfs/cmd/mapfs/cli"
 	"mapfs/cmd/mapfs/ctltree"
 	"mapfs/internal/quote"
 )
@@ -35,7 +36,7 @@ whether a program syncs what it should.`,
   mapfs pending --fail ~/mnt/important.db
   mapfs pending --json ~/mnt | jq -r '.[].needs[]' | sort -u`,
 		Args:              optionalPath,
-		ValidArgsFunction: completeOnePath,
+		ValidArgsFunction: cli.CompletePath,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			t, err := findTarget(sys, pathOrHere(args))
 			if err != nil {
@@ -49,7 +50,7 @@ whether a program syncs what it should.`,
 				return err
 			}
 			if fail && len(ops) > 0 {
-				return codedError{fmt.Errorf("%s, see above", countPending(len(ops))), exitPending}
+				return cli.Coded{Err: fmt.Errorf("%s, see above", countPending(len(ops))), Code: exitPending}
 			}
 			return nil
 		},

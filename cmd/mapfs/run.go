@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mapfs/cmd/mapfs/cli"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -41,11 +42,11 @@ would take something, it is listed, and the exit code is 3 unless COMMAND failed
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch dash := cmd.ArgsLenAtDash(); {
 			case dash < 0:
-				return usagef("name the directory BACKING, and the COMMAND after --")
+				return cli.Usagef("name the directory BACKING, and the COMMAND after --")
 			case dash != 1 || args[0] == "":
-				return usagef("name one directory BACKING before --")
+				return cli.Usagef("name one directory BACKING before --")
 			case len(args) == 1 || args[1] == "":
-				return usagef("name the COMMAND to run after --")
+				return cli.Usagef("name the COMMAND to run after --")
 			}
 			return nil
 		},
@@ -128,7 +129,7 @@ func (r *runner) run(ctx context.Context, backing string, command []string) (err
 	if err := printPending(r.stderr, ops, false); err != nil {
 		return err
 	}
-	return codedError{errors.New(countPending(len(ops)) + " at the end, see above"), exitPending}
+	return cli.Coded{Err: errors.New(countPending(len(ops)) + " at the end, see above"), Code: exitPending}
 }
 
 // findCommand is exec.LookPath with the exit code of a shell.
@@ -141,7 +142,7 @@ func findCommand(name string) (string, error) {
 	if errors.Is(err, os.ErrPermission) {
 		code = exitNotRunnable
 	}
-	return "", codedError{err, code}
+	return "", cli.Coded{Err: err, Code: code}
 }
 
 // execute runs the command in the mount. Its failure is an error with its exit code, that
@@ -158,7 +159,7 @@ func (r *runner) execute(dir, path string, command []string) error {
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(signals)
 	if err := cmd.Start(); err != nil {
-		return codedError{err, exitNotRunnable}
+		return cli.Coded{Err: err, Code: exitNotRunnable}
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
@@ -181,9 +182,9 @@ func exitOf(err error) error {
 		return err
 	}
 	if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
-		return quietError{exitSignal + int(status.Signal())}
+		return cli.Quiet{Code: exitSignal + int(status.Signal())}
 	}
-	return quietError{exit.ExitCode()}
+	return cli.Quiet{Code: exit.ExitCode()}
 }
 
 // unmount ends the mount, and waits until everything is written back.

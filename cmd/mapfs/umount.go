@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"mapfs/cmd/mapfs/cli"
 	"mapfs/fs/mountpoint"
 )
 
@@ -41,9 +42,9 @@ written back, when its last user is gone. The command does not wait for that.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			switch {
 			case len(args) == 0 || args[0] == "":
-				return usagef("name the MOUNTPOINT to unmount")
+				return cli.Usagef("name the MOUNTPOINT to unmount")
 			case len(args) > 1:
-				return usagef("unexpected argument %q after MOUNTPOINT", args[1])
+				return cli.Usagef("unexpected argument %q after MOUNTPOINT", args[1])
 			}
 			return nil
 		},

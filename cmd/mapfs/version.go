@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"mapfs/cmd/mapfs/cli"
 	"runtime"
 	"runtime/debug"
 
@@ -20,7 +21,7 @@ func newVersionCommand() *cobra.Command {
 		ValidArgsFunction: cobra.NoFileCompletions,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usagef("unexpected argument %q after version", args[0])
+				return cli.Usagef("unexpected argument %q after version", args[0])
 			}
 			return nil
 		},

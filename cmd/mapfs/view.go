@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"mapfs/cmd/mapfs/cli"
 	"mapfs/cmd/mapfs/ctltree"
 	"mapfs/internal/quote"
 )
@@ -189,27 +190,20 @@ func findFile(sys system, path string) (target, error) {
 // optionalPath is for the viewers of a mount: PATH, or the working directory.
 func optionalPath(_ *cobra.Command, args []string) error {
 	if len(args) > 1 {
-		return usagef("unexpected argument %q after PATH", args[1])
+		return cli.Usagef("unexpected argument %q after PATH", args[1])
 	}
-	return notEmpty("PATH", args)
+	return cli.NotEmpty("PATH", args)
 }
 
 // oneFile is for the viewers of a file.
 func oneFile(_ *cobra.Command, args []string) error {
 	switch {
 	case len(args) == 0:
-		return usagef("name a FILE in a mapfs mount")
+		return cli.Usagef("name a FILE in a mapfs mount")
 	case len(args) > 1:
-		return usagef("unexpected argument %q after FILE", args[1])
+		return cli.Usagef("unexpected argument %q after FILE", args[1])
 	}
-	return notEmpty("FILE", args)
-}
-
-func notEmpty(what string, args []string) error {
-	if len(args) > 0 && args[0] == "" {
-		return usagef("%s must not be empty", what)
-	}
-	return nil
+	return cli.NotEmpty("FILE", args)
 }
 
 // pathOrHere is the argument that optionalPath lets through.
@@ -218,14 +212,6 @@ func pathOrHere(args []string) string {
 		return "."
 	}
 	return args[0]
-}
-
-// completeOnePath leaves the one PATH or FILE to the shell.
-func completeOnePath(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
-	if len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	return nil, cobra.ShellCompDirectiveDefault
 }
 
 // viewers are the commands that read and write control trees.

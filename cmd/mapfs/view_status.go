@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"mapfs/cmd/mapfs/cli"
 	"mapfs/cmd/mapfs/ctltree"
 	"mapfs/internal/quote"
 )
@@ -24,7 +25,7 @@ a regular file, of that file's mapping. PATH is the working directory if left ou
 		Example: `  mapfs status ~/mnt
   mapfs status ~/mnt/notes.txt | grep unsynced`,
 		Args:              optionalPath,
-		ValidArgsFunction: completeOnePath,
+		ValidArgsFunction: cli.CompletePath,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			t, err := findTarget(sys, pathOrHere(args))
 			if err != nil {
@@ -51,7 +52,7 @@ none. PATH is the working directory if left out.`,
 		Example: `  mapfs maps ~/mnt
   mapfs maps ~/mnt/notes.txt`,
 		Args:              optionalPath,
-		ValidArgsFunction: completeOnePath,
+		ValidArgsFunction: cli.CompletePath,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			t, err := findTarget(sys, pathOrHere(args))
 			if err != nil {

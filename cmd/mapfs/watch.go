@@ -11,6 +11,7 @@ import (
 	tea "charm.land/bubbletea/v2"
 	"github.com/spf13/cobra"
 
+	"mapfs/cmd/mapfs/cli"
 	"mapfs/cmd/mapfs/ctltree"
 	"mapfs/cmd/mapfs/display"
 	"mapfs/cmd/mapfs/picture"
@@ -29,7 +30,7 @@ Keys:
 		Example: `  mapfs watch ~/mnt/notes.txt`,
 		Args:    oneFile,
 
-		ValidArgsFunction: completeOnePath,
+		ValidArgsFunction: cli.CompletePath,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			t, err := findFile(sys, args[0])
 			if err != nil {

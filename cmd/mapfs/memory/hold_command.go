@@ -1,6 +1,6 @@
 //go:build linux
 
-package main
+package memory
 
 import (
 	"errors"
@@ -9,10 +9,11 @@ import (
 	"strings"
 
 	"mapfs/client"
+	"mapfs/cmd/mapfs/cli"
 )
 
-// holdHelp lists the commands.
-const holdHelp = `  load OFF LEN                   load bytes and print them, quoted
+// HoldHelp lists the commands of hold.
+const HoldHelp = `  load OFF LEN                   load bytes and print them, quoted
   dump OFF LEN                   load bytes and print them in hexadecimal
   store OFF TEXT                 store the rest of the line; in double quotes with
                                  escapes like \n
@@ -95,7 +96,7 @@ func (h *holder) run(name, rest string) (answer string, err error) {
 		}
 		return "", h.m.Munmap(off, length)
 	case "wait":
-		d, err := parseSeconds(rest)
+		d, err := cli.ParseSeconds(rest)
 		if err != nil {
 			return "", commandUsage(name, "SECONDS", err)
 		}
@@ -106,7 +107,7 @@ func (h *holder) run(name, rest string) (answer string, err error) {
 	case "quit", "exit":
 		return "", errEnough
 	case "help":
-		return holdHelp, nil
+		return HoldHelp, nil
 	}
 	return "", fmt.Errorf("no command %q; try help", name)
 }
@@ -156,8 +157,8 @@ func offLen(words []string) (off, length int64, err error) {
 	if len(words) != 2 {
 		return 0, 0, errors.New("name two numbers")
 	}
-	if off, err = parseBytes(words[0]); err == nil {
-		length, err = parseBytes(words[1])
+	if off, err = cli.ParseBytes(words[0]); err == nil {
+		length, err = cli.ParseBytes(words[1])
 	}
 	return off, length, err
 }
@@ -168,7 +169,7 @@ func storeArgs(rest string) (off int64, text []byte, err error) {
 	if !found || after == "" {
 		return 0, nil, errors.New("name an offset and the text")
 	}
-	if off, err = parseBytes(number); err != nil {
+	if off, err = cli.ParseBytes(number); err != nil {
 		return 0, nil, err
 	}
 	if strings.HasPrefix(after, `"`) {

@@ -1,6 +1,6 @@
 //go:build linux
 
-package main
+package memory
 
 import (
 	"fmt"
@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mapfs/client"
+	"mapfs/cmd/mapfs/cli"
 	"mapfs/cmd/mapfs/display"
 )
 
@@ -40,11 +41,11 @@ its last page and never reach it; a note on stderr tells how many they are.
   mapfs poke --private ~/mnt/notes.txt 0 'nobody sees this'
   mapfs poke --prot r ~/mnt/notes.txt 0 x                     SIGSEGV`,
 		Args:              pokeArgs,
-		ValidArgsFunction: completeOnePath,
+		ValidArgsFunction: cli.CompletePath,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			// pokeArgs has seen it.
 			if err := flags.offset.Set(args[1]); err != nil {
-				return usagef("OFFSET %q: %v", args[1], err)
+				return cli.Usagef("OFFSET %q: %v", args[1], err)
 			}
 			data, err := pokeData(cmd.InOrStdin(), args[2:])
 			if err != nil {
@@ -64,13 +65,13 @@ its last page and never reach it; a note on stderr tells how many they are.
 func pokeArgs(_ *cobra.Command, args []string) error {
 	switch {
 	case len(args) < 2:
-		return usagef("name a FILE and the OFFSET to store at")
+		return cli.Usagef("name a FILE and the OFFSET to store at")
 	case len(args) > 3:
-		return usagef("unexpected argument %q; a TEXT of several words is one argument, in quotes", args[3])
+		return cli.Usagef("unexpected argument %q; a TEXT of several words is one argument, in quotes", args[3])
 	case len(args) == 3 && args[2] == "":
-		return usagef("TEXT must not be empty")
+		return cli.Usagef("TEXT must not be empty")
 	}
-	return notEmpty("FILE", args)
+	return cli.NotEmpty("FILE", args)
 }
 
 // pokeData is TEXT, or what stdin has.
@@ -86,7 +87,7 @@ func pokeData(stdin io.Reader, text []string) ([]byte, error) {
 }
 
 func poke(path string, data []byte, flags *pokeFlags, out, note io.Writer) (err error) {
-	flags.length = byteCount{int64(len(data)), true}
+	flags.length = cli.ByteCount{N: int64(len(data)), Given: true}
 	m, begin, err := client.MapAround(path, flags.options())
 	if err != nil {
 		return err
@@ -104,8 +105,8 @@ func poke(path string, data []byte, flags *pokeFlags, out, note io.Writer) (err 
 			return err
 		}
 	}
-	end := flags.offset.n + int64(len(data))
-	if lost := end - max(flags.offset.n, size); lost > 0 {
+	end := flags.offset.N + int64(len(data))
+	if lost := end - max(flags.offset.N, size); lost > 0 {
 		fmt.Fprintf(note, "mapfs: note: the file has %s; the last %d stored are past its end and never reach it\n",
 			display.ExactBytes(size), lost)
 	}
@@ -118,7 +119,7 @@ func poke(path string, data []byte, flags *pokeFlags, out, note io.Writer) (err 
 // report says what was done with the bytes up to end.
 func (f *pokeFlags) report(end int64) string {
 	pageSize := int64(os.Getpagesize())
-	first, last := f.offset.n/pageSize, (end-1)/pageSize
+	first, last := f.offset.N/pageSize, (end-1)/pageSize
 	pages := fmt.Sprintf("page %d", first)
 	if last > first {
 		pages = fmt.Sprintf("pages %d-%d", first, last)
@@ -127,7 +128,7 @@ func (f *pokeFlags) report(end int64) string {
 	if f.private {
 		how = "private: it is gone with this process"
 	}
-	return fmt.Sprintf("stored %s at offset %d, %s, %s; msync %s", display.ExactBytes(end-f.offset.n), f.offset.n, pages, how, f.msync)
+	return fmt.Sprintf("stored %s at offset %d, %s, %s; msync %s", display.ExactBytes(end-f.offset.N), f.offset.N, pages, how, f.msync)
 }
 
 // msyncFlag is when a store is written back: sync, async, or none.

@@ -1,20 +1,27 @@
 //go:build linux
 
-package main
+// Package memory has the verbs peek, poke, hold and ipc, which are clients: each maps files
+// itself, of any filesystem, and knows nothing of mounts and control trees.
+package memory
 
 import (
 	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"mapfs/client"
+	"mapfs/cmd/mapfs/cli"
 )
 
-// The verbs peek, poke, hold and ipc are clients: each maps files itself, of any
-// filesystem, and knows nothing of mounts and control trees.
-func clients(sys system) []*cobra.Command {
-	return []*cobra.Command{newPeekCommand(), newPokeCommand(), newHoldCommand(sys), newIPCCommand(sys), newIPCPeerCommand()}
+// Signals returns where the signals arrive that end a command, and a function that gives them
+// back to the system.
+type Signals func(foreground bool) (arrived <-chan os.Signal, giveBack func())
+
+// Commands returns the verbs.
+func Commands(signals Signals) []*cobra.Command {
+	return []*cobra.Command{newPeekCommand(), newPokeCommand(), newHoldCommand(signals), newIPCCommand(signals), newIPCPeerCommand()}
 }
 
 // faultsHelp is for the help of every verb that maps a file.
@@ -24,7 +31,7 @@ SIGSEGV and status 139. A sentence says which page it was, and why.`
 
 // mappingFlags are the arguments of mmap(2).
 type mappingFlags struct {
-	offset, length byteCount
+	offset, length cli.ByteCount
 	private        bool
 	prot           protFlag
 	open           openFlag
@@ -60,11 +67,11 @@ func completeFlag(cmd *cobra.Command, flag string, words ...string) {
 // options are the arguments of mmap(2) as the user gave them.
 func (f *mappingFlags) options() client.Options {
 	opts := client.Options{
-		Offset: f.offset.n, Length: client.ToEnd, Private: f.private, Prot: client.Prot(f.prot),
+		Offset: f.offset.N, Length: client.ToEnd, Private: f.private, Prot: client.Prot(f.prot),
 		Writable: !f.private && f.prot&unix.PROT_WRITE != 0,
 	}
-	if f.length.set {
-		opts.Length = f.length.n
+	if f.length.Given {
+		opts.Length = f.length.N
 	}
 	if f.open != "" {
 		opts.Writable = f.open == "rw"

@@ -1,6 +1,6 @@
 //go:build linux
 
-package main
+package memory
 
 import (
 	"fmt"
@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mapfs/client"
+	"mapfs/cmd/mapfs/cli"
 )
 
 func newPeekCommand() *cobra.Command {
@@ -30,7 +31,7 @@ between the end of the file and the end of its last page are zeros.
   mapfs peek --length 4k ~/mnt/notes.txt      zeros past the end, up to the page's end
   mapfs peek --prot none ~/mnt/notes.txt      SIGSEGV`,
 		Args:              oneClientFile,
-		ValidArgsFunction: completeOnePath,
+		ValidArgsFunction: cli.CompletePath,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return peek(cmd.OutOrStdout(), args[0], &flags, raw)
 		},
@@ -45,11 +46,11 @@ between the end of the file and the end of its last page are zeros.
 func oneClientFile(_ *cobra.Command, args []string) error {
 	switch {
 	case len(args) == 0:
-		return usagef("name a FILE")
+		return cli.Usagef("name a FILE")
 	case len(args) > 1:
-		return usagef("unexpected argument %q after FILE", args[1])
+		return cli.Usagef("unexpected argument %q after FILE", args[1])
 	}
-	return notEmpty("FILE", args)
+	return cli.NotEmpty("FILE", args)
 }
 
 func peek(out io.Writer, path string, flags *mappingFlags, raw bool) (err error) {
@@ -60,12 +61,12 @@ func peek(out io.Writer, path string, flags *mappingFlags, raw bool) (err error)
 	defer closeMapping(m, &err)
 	if begin >= m.Length() {
 		return fmt.Errorf("%s: nothing to load at offset %d, the file ends before; name a --length to load past its end",
-			path, flags.offset.n)
+			path, flags.offset.N)
 	}
 	if raw {
 		return loadAll(m, begin, out)
 	}
-	dump := newDumper(out, flags.offset.n)
+	dump := newDumper(out, flags.offset.N)
 	err = loadAll(m, begin, dump)
 	// What came before a fault is shown before the sentence about it.
 	if closeErr := dump.Close(); err == nil {

@@ -1,6 +1,6 @@
 //go:build linux
 
-package main
+package memory
 
 import (
 	"context"
@@ -18,20 +18,21 @@ import (
 	"github.com/spf13/cobra"
 
 	"mapfs/client"
+	"mapfs/cmd/mapfs/cli"
 	"mapfs/cmd/mapfs/display"
 )
 
 // ipcFlags are the flags of "mapfs ipc".
 type ipcFlags struct {
 	via    []string
-	size   byteCount
+	size   cli.ByteCount
 	count  int64
 	dir    string
 	noSync bool
 }
 
-func newIPCCommand(sys system) *cobra.Command {
-	flags := ipcFlags{via: client.MediaNames(), size: byteCount{4 << 10, true}, count: 1000}
+func newIPCCommand(signals Signals) *cobra.Command {
+	flags := ipcFlags{via: client.MediaNames(), size: cli.ByteCount{N: 4 << 10, Given: true}, count: 1000}
 	cmd := &cobra.Command{
 		Use:   "ipc [flags]",
 		Short: "Move messages between two processes, in every way there is",
@@ -63,7 +64,7 @@ Nothing is left in the system, also after Ctrl-C.`,
   mapfs ipc --via mapping --no-sync --count 100000`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usagef("unexpected argument %q after ipc", args[0])
+				return cli.Usagef("unexpected argument %q after ipc", args[0])
 			}
 			return flags.check()
 		},
@@ -71,7 +72,7 @@ Nothing is left in the system, also after Ctrl-C.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			// A medium that was asked for by name must work.
 			named := cmd.Flags().Changed("via") || cmd.Flags().Changed("dir")
-			return runIPC(cmd.Context(), sys, &flags, named, cmd.OutOrStdout())
+			return runIPC(cmd.Context(), signals, &flags, named, cmd.OutOrStdout())
 		},
 	}
 	f := cmd.Flags()
@@ -96,17 +97,17 @@ const mostMessages = 10_000_000
 func (f *ipcFlags) check() error {
 	for _, via := range f.via {
 		if !slices.Contains(client.MediaNames(), via) {
-			return usagef("--via %s: choose %s", via, strings.Join(client.MediaNames(), ", "))
+			return cli.Usagef("--via %s: choose %s", via, strings.Join(client.MediaNames(), ", "))
 		}
 	}
 	switch {
 	case len(f.via) == 0:
-		return usagef("--via: name at least one of %s", strings.Join(client.MediaNames(), ", "))
-	case f.size.n < client.SmallestMessage || f.size.n > client.LargestMessage:
-		return usagef("--size %d: a message has %d bytes, for its number, to %s", f.size.n,
+		return cli.Usagef("--via: name at least one of %s", strings.Join(client.MediaNames(), ", "))
+	case f.size.N < client.SmallestMessage || f.size.N > client.LargestMessage:
+		return cli.Usagef("--size %d: a message has %d bytes, for its number, to %s", f.size.N,
 			client.SmallestMessage, display.ShortBytes(client.LargestMessage))
 	case f.count < 1 || f.count > mostMessages:
-		return usagef("--count %d: choose 1 to %d messages", f.count, mostMessages)
+		return cli.Usagef("--count %d: choose 1 to %d messages", f.count, mostMessages)
 	}
 	return nil
 }
@@ -133,14 +134,14 @@ var errInterrupted = errors.New("interrupted")
 
 // runIPC prints a row for each medium. Rows are lined up, so they are printed
 // together at the end, which is soon.
-func runIPC(ctx context.Context, sys system, flags *ipcFlags, named bool, out io.Writer) error {
-	signals, restore := sys.signals(true)
+func runIPC(ctx context.Context, signals Signals, flags *ipcFlags, named bool, out io.Writer) error {
+	arrived, restore := signals(true)
 	defer restore()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	go func() {
 		select {
-		case <-signals:
+		case <-arrived:
 			cancel(errInterrupted)
 		case <-ctx.Done():
 		}
@@ -150,7 +151,7 @@ func runIPC(ctx context.Context, sys system, flags *ipcFlags, named bool, out io
 	var failed error
 	for _, via := range flags.via {
 		result, err := client.RunIPC(ctx, via, client.IPC{
-			Size: flags.size.n, Count: flags.count, Dir: flags.dir, Unsynchronised: flags.noSync, Peer: ipcPeer,
+			Size: flags.size.N, Count: flags.count, Dir: flags.dir, Unsynchronised: flags.noSync, Peer: ipcPeer,
 		})
 		switch {
 		case ctx.Err() != nil:
@@ -194,7 +195,7 @@ func (t *ipcTable) row(r client.IPCResult) {
 		if t.noSync {
 			how = "without synchronisation"
 		}
-		fmt.Fprintf(t.out, "%d messages of %s, %s\n\n", t.flags.count, display.ExactBytes(t.flags.size.n), how)
+		fmt.Fprintf(t.out, "%d messages of %s, %s\n\n", t.flags.count, display.ExactBytes(t.flags.size.N), how)
 		if t.noSync {
 			fmt.Fprintln(t.w, "MEDIUM   \tKEPT APART BY\tSENT\tWHOLE\tTORN\tLOST\t")
 		} else {
@@ -222,20 +223,20 @@ func (t *ipcTable) end() error {
 	return nil
 }
 
-// ipcPeerName is the hidden command that is the other process.
-const ipcPeerName = "ipc-peer"
+// IPCPeerName is the hidden command that is the other process.
+const IPCPeerName = "ipc-peer"
 
 // ipcPeer runs this binary again. By this link it is the same binary even when
 // the file has been replaced meanwhile.
 func ipcPeer(argument string) *exec.Cmd {
-	cmd := exec.Command("/proc/self/exe", ipcPeerName, argument)
+	cmd := exec.Command("/proc/self/exe", IPCPeerName, argument)
 	cmd.Args[0] = "mapfs"
 	return cmd
 }
 
 func newIPCPeerCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:    ipcPeerName,
+		Use:    IPCPeerName,
 		Hidden: true,
 		Args:   cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -1,6 +1,6 @@
 //go:build linux
 
-package main
+package memory
 
 import (
 	"bufio"
@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mapfs/client"
+	"mapfs/cmd/mapfs/cli"
 	"mapfs/cmd/mapfs/display"
 )
 
@@ -23,7 +24,7 @@ type holdFlags struct {
 	every secondsFlag
 }
 
-func newHoldCommand(sys system) *cobra.Command {
+func newHoldCommand(signals Signals) *cobra.Command {
 	var flags holdFlags
 	cmd := &cobra.Command{
 		Use:   "hold [flags] FILE",
@@ -37,7 +38,7 @@ command is answered by one line, but for dump and help: its result, ok, or the
 error after "error: ". Numbers are bytes and take the suffixes k, M, G and T. OFF
 counts from the beginning of the mapping.
 
-` + holdHelp + `
+` + HoldHelp + `
 ` + faultsHelp + `
 If stdin is no terminal, the status is 1 when a command failed.`,
 		Example: `  mapfs hold ~/mnt/notes.txt
@@ -45,9 +46,9 @@ If stdin is no terminal, the status is 1 when a command failed.`,
   mapfs hold --prot r --length 16 --print-every 1 ~/mnt/notes.txt
   mapfs hold --offset 100 ~/mnt/notes.txt      not a multiple of the page size: EINVAL`,
 		Args:              oneClientFile,
-		ValidArgsFunction: completeOnePath,
+		ValidArgsFunction: cli.CompletePath,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return hold(sys, args[0], &flags, cmd.InOrStdin(), cmd.OutOrStdout())
+			return hold(signals, args[0], &flags, cmd.InOrStdin(), cmd.OutOrStdout())
 		},
 	}
 	flags.registerRange(cmd, "map from byte `N` of the file on, a multiple of the page size", "map `N` bytes (to the end of the file)")
@@ -57,9 +58,9 @@ If stdin is no terminal, the status is 1 when a command failed.`,
 	return cmd
 }
 
-func hold(sys system, path string, flags *holdFlags, stdin io.Reader, out io.Writer) (err error) {
+func hold(signals Signals, path string, flags *holdFlags, stdin io.Reader, out io.Writer) (err error) {
 	// Ctrl-C is a way to say that it is enough, also of a command that waits.
-	stop, restore := sys.signals(true)
+	stop, restore := signals(true)
 	defer restore()
 	m, err := client.Map(path, flags.options())
 	if err != nil {
@@ -210,7 +211,7 @@ func (s *secondsFlag) Type() string { return "SECONDS" }
 func (s *secondsFlag) String() string { return "" }
 
 func (s *secondsFlag) Set(text string) error {
-	d, err := parseSeconds(text)
+	d, err := cli.ParseSeconds(text)
 	if err == nil && d == 0 {
 		err = errors.New("more than 0 seconds")
 	}
