@@ -27,7 +27,7 @@ import "slices"
 //     fallocate(2) (fs/ext4/extents.c, ext4_alloc_file_blocks), and a write that makes the
 //     file longer inside a block that it has already (fs/ext4/inode.c,
 //     ext4_da_should_update_i_disksize): no block is allocated for it, so its bytes are not
-//     ordered, and a power cut can leave zeros in their place.
+//     ordered, and a power cut can leave zeros in their place. Not if that block is a hole.
 type Ext4 struct{}
 
 // Name is "ext4".
@@ -46,8 +46,8 @@ func (Ext4) early(l *Log, ops *inodeOps, op *Op) int64 {
 		return op.Size
 	}
 	block := op.OldSize / l.page * l.page
-	if block == op.OldSize || op.Off >= block+l.page {
-		return 0 // no byte of it is in that block
+	if block == op.OldSize || op.Off >= block+l.page || l.holes[op.Inode] {
+		return 0 // no byte of it is in that block, or that is not allocated
 	}
 	for i, p := range ops.data {
 		delayed := p.extends() && p.Kind != Truncate && !p.durable && p.flushed == 0 && p.Size > block && p.early < min(p.Size, block+l.page)

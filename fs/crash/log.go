@@ -31,6 +31,8 @@ type Log struct {
 	ordered   []*Op
 	orderedAt uint64
 	early     []*Op // with an early size that is not durable yet
+	// holes are the files whose last block is a hole now, as far as the log was told of it.
+	holes map[Inode]bool
 
 	promises []Promise
 	promised int       // bytes in them
@@ -89,6 +91,7 @@ func (l *Log) reset() {
 	l.byDir = make(map[Inode][]*Op)
 	l.moves = make(map[Inode][]*Op)
 	l.inodes = make(map[Inode]*inodeOps)
+	l.holes = make(map[Inode]bool)
 }
 
 // Reset forgets every operation: the tree is durable as it is. Numbers go on.
@@ -164,6 +167,7 @@ func (l *Log) Add(op *Op) {
 		if op.early = l.model.early(l, ops, op); op.early > 0 {
 			l.early = append(l.early, op)
 		}
+		l.noteHole(op)
 		ops.data = append(ops.data, op)
 	default:
 		ops := l.inode(op.Inode)
@@ -171,6 +175,20 @@ func (l *Log) Add(op *Op) {
 	}
 	l.refer(op, 1)
 	l.recorder.op(op, &l.store)
+}
+
+// noteHole notes what an operation makes of its file's last block.
+func (l *Log) noteHole(op *Op) {
+	block := op.Size / l.page * l.page
+	switch {
+	case op.Kind == Truncate && op.extends():
+		if block >= op.OldSize {
+			l.holes[op.Inode] = true
+		}
+	case op.Kind == Truncate && block == op.OldSize/l.page*l.page:
+	case op.Kind == Truncate || op.Kind == Fallocate || op.Off+op.Length > block:
+		delete(l.holes, op.Inode)
+	}
 }
 
 // addName notes an operation on names.
@@ -441,6 +459,7 @@ func (l *Log) settle(e Entry, op *Op, there bool) {
 func (l *Log) Forget(i Inode) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	delete(l.holes, i)
 	ops := l.inodes[i]
 	if ops == nil {
 		return

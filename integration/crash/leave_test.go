@@ -219,10 +219,14 @@ func (l *lister) Check(_ context.Context, dir string, _ []string) (explore.Verdi
 // temporary is a name that sed(1) makes for itself.
 var temporary = regexp.MustCompile(`^sed\w{6}$`)
 
-// shown is how a table tells of a file's bytes: its lines, and zeros as dots.
+// shown is how a table tells of a file's bytes: its lines, and zeros as dots, or as their
+// number.
 func shown(text string) string {
 	if text == "" {
 		return " empty"
 	}
-	return "=" + strings.ReplaceAll(strings.ReplaceAll(strings.TrimSuffix(text, "\n"), "\n", "+"), "\x00", ".")
+	text = strings.ReplaceAll(strings.ReplaceAll(strings.TrimSuffix(text, "\n"), "\n", "+"), "\x00", ".")
+	return "=" + manyZeros.ReplaceAllStringFunc(text, func(zeros string) string { return fmt.Sprintf("(%d_zeros)", len(zeros)) })
 }
+
+var manyZeros = regexp.MustCompile(`\.{10,}`)

@@ -70,7 +70,7 @@ func (m *Model) early(d *Done) int64 {
 		return 0
 	case d.Kind == crash.Fallocate:
 		return d.Size
-	case block == d.OldSize || d.Off >= block+m.Page:
+	case block == d.OldSize || d.Off >= block+m.Page || !m.isAllocated(d.Inode, block):
 		return 0
 	}
 	end := block + m.Page
@@ -81,6 +81,22 @@ func (m *Model) early(d *Done) int64 {
 		}
 	}
 	return min(d.Size, end)
+}
+
+// isAllocated reports whether the block at an offset of a file has, or will have, a place.
+func (m *Model) isAllocated(inode crash.Inode, block int64) (allocated bool) {
+	for _, d := range m.Ops {
+		switch {
+		case d.Inode != inode || !isData(&d.Op):
+		case d.Kind == crash.Truncate:
+			allocated = allocated && d.Size > block
+		case d.Kind == crash.Fallocate:
+			allocated = allocated || d.Size > block
+		default:
+			allocated = allocated || d.Off < block+m.Page && d.Off+d.Length > block
+		}
+	}
+	return allocated
 }
 
 // allocates reports whether it makes its file longer by blocks that wait for their place.
