@@ -55,6 +55,22 @@ func (f *crashFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.report, "report", "", "keep recording, failing states and index.html in `DIR`")
 	flags.StringVar(&f.json, "json", "", "write the report to `FILE` as JSON")
 	flags.StringVar(&f.junit, "junit", "", "write the report to `FILE` as JUnit XML")
+	completeWords(cmd, "model", modelNames()...)
+}
+
+// modelNames are the values of --model.
+func modelNames() (names []string) {
+	for _, m := range crash.Models() {
+		names = append(names, m.Name())
+	}
+	return names
+}
+
+// completeWords has the shell offer words for a flag.
+func completeWords(cmd *cobra.Command, flag string, words ...string) {
+	if err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // only for a flag that is not there, or has one already
+	}
 }
 
 // tornDefault stands for 512 bytes: what no program may count on to be more. The device of a
@@ -186,6 +202,11 @@ func newCrashRecordCommand(sys system) *cobra.Command {
 func registerRecording(cmd *cobra.Command, from, device *string) {
 	cmd.Flags().StringVar(from, "from", "", "begin with a copy of `DIR`, not with an empty directory")
 	cmd.Flags().StringVar(device, "fs", "", "run COMMAND on a real filesystem `FS`: ext4, xfs or btrfs (root)")
+	var names []string
+	for _, f := range image.All() {
+		names = append(names, f.Name)
+	}
+	completeWords(cmd, "fs", names...)
 }
 
 // newRecorder returns what runs a command and records it.
@@ -212,6 +233,8 @@ func newCrashExploreCommand() *cobra.Command {
 		Use:   "explore [flags] DIR",
 		Short: "Explore a recording",
 		Args:  oneDirectory,
+
+		ValidArgsFunction: completeDirectories,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o, err := flags.options()
 			if err != nil {

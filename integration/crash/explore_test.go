@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mapfs/fs/crash/explore"
+	"mapfs/fs/crash/image"
 	"mapfs/integration/harness"
 	"mapfs/internal/need"
 )
@@ -163,6 +165,42 @@ func TestExplore(t *testing.T) {
 			}
 			t.Run(w.name+"/"+model, func(t *testing.T) { exploreWorkload(t, w, model) })
 		}
+	}
+}
+
+// realStores are those of the stores that are tried on ext4 itself in each run of the tests:
+// the others are with MAPFS_FUZZ.
+var realStores = []string{"SQLite DELETE EXTRA", "SQLite WAL NORMAL", "LMDB nosync"}
+
+// TestExploreReal holds ext4 itself to what the model ext4 says of the same programs: those
+// that a power cut breaks, and those that none breaks.
+func TestExploreReal(t *testing.T) {
+	ext4, err := image.Of("ext4")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ext4.Missing(); err != nil {
+		need.Missing(t, "ext4", "%v", err)
+	}
+	files, stores := fileWorkloads(), storeWorkloads(t)
+	budget := "2s"
+	if os.Getenv("MAPFS_FUZZ") != "" {
+		budget = "20s"
+	} else {
+		stores = slices.DeleteFunc(stores, func(w workload) bool { return !slices.Contains(realStores, w.name) })
+	}
+	for _, w := range append(files, stores...) {
+		lost, known := w.lost["ext4"]
+		if !known {
+			continue
+		}
+		t.Run(w.name, func(t *testing.T) {
+			r := exploreScript(t, w, "--fs", "ext4", "--budget", budget)
+			if breaks := len(lost) > 0; breaks != (r.Failures > 0) || r.Checked == 0 {
+				t.Errorf("a power cut breaks it: %v, by the model: %v\n%+v", r.Failures > 0, breaks, r)
+			}
+			t.Logf("%d states, %d not good", r.Checked, r.Failures)
+		})
 	}
 }
 

@@ -259,3 +259,109 @@ func TestCrashPage(t *testing.T) {
 		t.Errorf("a browser shows: %v\n%s", err, dom)
 	}
 }
+
+// TestCrashMount explores what was done in a mount that somebody else has made, while it is
+// in use, and after a power cut in it.
+func TestCrashMount(t *testing.T) {
+	harness.EachFS(t, func(t *testing.T, dir string) {
+		recording := filepath.Join(harness.TempDir(t), "recording")
+		harness.MakeFile(t, filepath.Join(dir, "f"), "old\n")
+		m := harness.Mount(t, dir, "history,record="+recording)
+		crashMount := func(args ...string) (string, int) {
+			return mapfsCrash(t, append([]string{"--mount", m.Dir}, args...)...)
+		}
+		if out, code := crashMount(); code != 0 || !strings.Contains(out, "Nothing was done") {
+			t.Errorf("at the beginning: %d %s", code, out)
+		}
+		harness.InDir(t, m.Dir, "echo new > t; mv t f; echo 'f is new' > .mapfs/promises; echo later > g")
+		harness.Expect(t, harness.Run(t, "cat", m.Path(".mapfs", "promises")), "3 f is new\n", "promises")
+		out, code := crashMount()
+		if code != 3 || !strings.Contains(out, `"f is new" was promised`) || !strings.Contains(out, `missing  fsync t after "write t 0 4"`) {
+			t.Errorf("exit code %d:\n%s", code, out)
+		}
+		// What a client has stored through a mapping by then is part of it.
+		client := harness.StartClient(t, "mmap", m.Path("f"), "shared", "4")
+		client.Hear("mapped")
+		client.Ask("store 0 abc")
+		if out, code = crashMount("--check", "! grep -q abc f"); code != 3 {
+			t.Errorf("a store: exit code %d:\n%s", code, out)
+		}
+		// The power is cut, and the recording goes on.
+		powercut(t, m, "keep=all")
+		harness.InDir(t, m.Dir, "mv f h; sync .; echo 'h is there' > .mapfs/promises")
+		if out, code = crashMount("--check", `read a && read b && [ "$b" = "h is there" ] || exit 0; test -e h && ! test -e f`); code != 0 {
+			t.Errorf("after a power cut: exit code %d:\n%s", code, out)
+		}
+		if out, err := harness.RunErr(harness.Binary, "crash", "--mount", m.Dir, "--model", "ext4"); err == nil || !strings.Contains(err.Error(), "only with --model posix") {
+			t.Errorf("by another model: %s %v", out, err)
+		}
+		client.Kill()
+	})
+}
+
+// TestCrashAnswers: what is typed wrong, or cannot be done, gets one sentence.
+func TestCrashAnswers(t *testing.T) {
+	dir := harness.TempDir(t)
+	full := harness.SubDir(t, dir, "full")
+	harness.MakeFile(t, filepath.Join(full, "x"), "")
+	harness.MakeFile(t, filepath.Join(dir, "f"), "x\n")
+	plain := harness.Mount(t, harness.TempDir(t), "history")
+	for _, c := range []struct {
+		args string
+		code int
+		says string
+	}{
+		{"crash", 2, "name the COMMAND to run after --"},
+		{"crash true", 2, `"true" is no subcommand of crash; a COMMAND to run is named after --`},
+		{"crash --model zfs -- true", 2, "--model zfs: choose posix or ext4"},
+		{"crash --fs zfs -- true", 2, "--fs zfs: choose ext4, xfs or btrfs"},
+		{"crash --torn 100 -- true", 2, "--torn 100: choose 0 or a number of bytes that divides 4096"},
+		{"crash --shard 3/2 -- true", 2, "--shard 3/2: choose N/M, such as 2/8"},
+		{"crash --jobs 0 -- true", 2, "--jobs 0: choose 1 or more"},
+		{"crash --mount " + dir + " -- true", 2, "name no COMMAND"},
+		{"crash --mount " + plain.Dir, 1, "keeps no recording; mount with -o history,record=DIR"},
+		{"crash --report " + full + " -- true", 1, "full is not empty: it has x"},
+		{"crash --from /nowhere -- true", 1, "/nowhere"},
+		{"crash -- no-such-command", 127, "no-such-command"},
+		{"crash explore " + full, 1, "has no recording"},
+		{"crash list " + full, 1, "has no report: 'mapfs crash --report"},
+		{"crash replay " + full + " 1", 1, "has no report"},
+		{"crash record", 2, "name the directory DIR for the recording, and the COMMAND after --"},
+		{"crash merge", 2, "name the directories of the reports"},
+		{"-o record=/x " + dir + " " + full, 2, "-o record writes the history of a mount: it needs history too"},
+		{"-f -o history,record=" + full + " " + dir + " " + full, 1, "a recording cannot be inside of what it records"},
+	} {
+		_, err := harness.RunErr(harness.Binary, strings.Fields(c.args)...)
+		if code := harness.ExitCode(err); code != c.code || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("mapfs %s: exit code %d, want %d, and %q: %v", c.args, code, c.code, c.says, err)
+		}
+	}
+}
+
+// TestCrashEnds: a check that hangs is ended, with all it has started; and so is the search by a
+// signal, which leaves nothing behind.
+func TestCrashEnds(t *testing.T) {
+	out, code := mapfsCrash(t, "--check-timeout", "300ms", "--budget", "2s", "--check", "sleep 1000 & wait", "--", "sh", "-c", "echo 1 > f")
+	if code != 3 || !strings.Contains(out, "exit status 137: (ended after 300ms)") {
+		t.Errorf("exit code %d:\n%s", code, out)
+	}
+	tmp := harness.TempDir(t)
+	cmd := exec.Command(harness.Binary, "crash", "--check", "sleep 0.1", "--", "sh", "-c", "for i in 1 2 3 4 5 6 7 8 9; do echo $i > f$i; echo $i; done")
+	cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
+	var said strings.Builder
+	cmd.Stdout, cmd.Stderr = &said, &said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(1500 * time.Millisecond)
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if err := harness.WaitCmd(cmd, 10*time.Second); harness.ExitCode(err) != 1 {
+		t.Errorf("after a signal: %v\n%s", err, said.String())
+	}
+	left, err := os.ReadDir(tmp)
+	if err != nil || len(left) > 0 {
+		t.Errorf("%v are left: %v", left, err)
+	}
+}
