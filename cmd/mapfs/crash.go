@@ -348,7 +348,7 @@ func (s *crashSearch) home() (dir string, remove func(), err error) {
 		return dir, func() {}, err
 	}
 	dir, err = os.MkdirTemp("", "mapfs-crash-")
-	return dir, func() { _ = os.RemoveAll(dir) }, err
+	return dir, func() { _ = explore.RemoveAll(dir) }, err
 }
 
 // explore explores a recording and tells of it. home is the report's directory.
@@ -397,7 +397,7 @@ func openRecording(o *explore.Options, recording string) (done func(), err error
 	}
 	return func() {
 		o.Recording.Close()
-		_ = os.RemoveAll(o.Dir) // and what is left is in a directory for temporary files
+		_ = explore.RemoveAll(o.Dir) // and what is left is in a directory for temporary files
 	}, nil
 }
 

@@ -83,7 +83,7 @@ func (r *recorder) record(ctx context.Context, dir string, command []string) (st
 	}
 	text, err := json.Marshal(about{command, r.device.Name})
 	return status, errors.Join(err, os.WriteFile(aboutFile(recording), text, 0o666), run.cutOff(),
-		os.Remove(mountpoint), os.RemoveAll(backing))
+		os.Remove(mountpoint), explore.RemoveAll(backing))
 }
 
 // prepare makes the directory that is mounted.

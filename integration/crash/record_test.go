@@ -365,3 +365,23 @@ func TestCrashEnds(t *testing.T) {
 		t.Errorf("%v are left: %v", left, err)
 	}
 }
+
+// TestCrashUser: it needs no root, also where the program makes directories that nobody may
+// write to.
+func TestCrashUser(t *testing.T) {
+	need.Root(t) // to become somebody else
+	tmp := harness.TempDir(t)
+	if err := os.Chmod(tmp, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	cmd := harness.As(exec.Command(harness.Binary, "crash", "--", "sh", "-c", "echo 1 > t; mkdir d; echo x > d/x; chmod 500 d; mv t f; echo saved"), 65534, 65534)
+	cmd.Env = append(os.Environ(), "TMPDIR="+tmp, "HOME="+tmp)
+	out, err := harness.RunCmd(cmd, time.Minute)
+	if harness.ExitCode(err) != 3 || !strings.Contains(out, `missing  fsync . after "rename t f"`) {
+		t.Errorf("%v\n%s", err, out)
+	}
+	left, err := os.ReadDir(tmp)
+	if err != nil || len(left) > 0 {
+		t.Errorf("%v are left: %v", left, err)
+	}
+}

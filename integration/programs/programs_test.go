@@ -73,7 +73,7 @@ func TestGoBuild(t *testing.T) {
 	source := harness.Repo()
 	harness.EachFS(t, func(t *testing.T, dir string) {
 		m := harness.Mount(t, dir)
-		harness.InDir(t, source, "cp -a go.mod go.sum client cmd docs fs mapping "+m.Dir)
+		harness.InDir(t, source, "cp -a go.mod go.sum client cmd docs fs internal mapping "+m.Dir)
 		harness.InDir(t, m.Dir, "go build -trimpath -buildvcs=false -o out/mapfs ./cmd/mapfs", "GOFLAGS=-mod=mod")
 		harness.Run(t, m.Path("out", "mapfs"), "version")
 		// The same sources and flags make the same bytes wherever they lie.

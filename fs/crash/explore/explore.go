@@ -259,7 +259,7 @@ func (x *explorer) work(ctx context.Context, dir string) {
 			j.verdict, err = x.o.Checker.Check(ctx, at, x.texts[:j.promises])
 		}
 		if err == nil {
-			err = os.RemoveAll(at)
+			err = RemoveAll(at)
 		}
 		x.checkedOne(&j, err)
 	}

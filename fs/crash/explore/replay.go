@@ -89,7 +89,7 @@ func newReplay(r *crash.Recording, model crash.Model, dir string) (*replay, erro
 // close ends the replay and removes its directory.
 func (p *replay) close() {
 	p.log.Close()
-	_ = os.RemoveAll(p.dir) // and what stays goes with the directory that it is in
+	_ = RemoveAll(p.dir) // and what stays goes with the directory that it is in
 }
 
 // discard removes the file of an inode's bytes.

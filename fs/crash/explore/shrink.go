@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"sort"
@@ -189,7 +188,7 @@ func (s *shrinker) verdictWith(p *replay, choice crash.Choice, promises int) (v 
 	}
 	v, err = s.x.o.Checker.Check(s.ctx, dir, s.x.texts[:k.promises])
 	if err == nil {
-		err = os.RemoveAll(dir)
+		err = RemoveAll(dir)
 	}
 	s.verdicts[k] = v
 	return v, err
