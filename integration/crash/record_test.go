@@ -96,7 +96,7 @@ func TestCrashStory(t *testing.T) {
 2. "saved" was promised. After a power cut then, f is missing, t is there still.
      lost     3 rename t f
      missing  fsync . after "rename t f" and before "saved" is promised; with it this cannot happen
-4 states are not good (4036 states, 10 of them different; rules of posix; T s).
+4 states are not good (2036 states, 10 of them different; rules of posix; T s).
 An fsync(2) of a file or directory waits until it is on the disk; in a shell: sync PATH.
 To keep the states and a page that shows them, run it again with --report DIR.
 `, "the story")

@@ -27,7 +27,7 @@ const mostPrefixes = 64
 
 // Of random sets mostRandom are tried in all, but at each place leastRandom.
 const (
-	mostRandom  = 2000
+	mostRandom  = 1000
 	leastRandom = 8
 )
 
