@@ -199,6 +199,10 @@ func TestExploreReal(t *testing.T) {
 			continue
 		}
 		t.Run(w.name, func(t *testing.T) {
+			budget := budget
+			if len(lost) > 0 && os.Getenv("MAPFS_FUZZ") == "" {
+				budget = "4s" // it must be found
+			}
 			r := exploreScript(t, w, "--fs", "ext4", "--budget", budget)
 			if breaks := len(lost) > 0; breaks != (r.Failures > 0) || r.Checked == 0 {
 				t.Errorf("a power cut breaks it: %v, by the model: %v\n%+v", r.Failures > 0, breaks, r)
@@ -213,7 +217,7 @@ func exploreWorkload(t *testing.T, w workload, model string) {
 	want := w.lost[model]
 	budget := "2m" // of all
 	if len(want) > 0 {
-		budget = "1s" // what is lost is found soon
+		budget = "2s" // what is lost is found soon
 	}
 	r := exploreScript(t, w, "--model", model, "--budget", budget)
 	var lost []string
