@@ -38,7 +38,7 @@ func TestArrows(t *testing.T) {
 		"mapfs/fs/crash":           {"mapfs/internal/quote"},
 		"mapfs/fs/crash/image":     nil,
 		"mapfs/fs/crash/explore":   {"mapfs/fs/crash", "mapfs/fs/crash/image", "mapfs/internal/quote"},
-		"mapfs/fs/crash/crashtest": {"mapfs/fs/crash", "mapfs/fs/crash/explore"},
+		"mapfs/fs/crash/crashtest": {"mapfs/fs/crash", "mapfs/fs/crash/explore", "mapfs/internal/quote"},
 		"mapfs/fs/crash/oracle":    {"mapfs/fs/crash"},
 		"mapfs/fs":                 {"mapfs/mapping/paging", "mapfs/fs/crash", "mapfs/fs/fault", "mapfs/fs/wire", "mapfs/fs/mountpoint", "mapfs/mapping", "mapfs/mapping/share", "mapfs/mapping/sys", fuse},
 		"mapfs/fs/control": append(mapping("paging", "pagestate", "dirty", "share", "sys", "explicit"),

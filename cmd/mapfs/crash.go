@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -263,17 +262,7 @@ func newDirectory(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := os.Mkdir(path, 0o777); err != nil && !errors.Is(err, os.ErrExist) {
-		return "", err
-	}
-	entries, err := os.ReadDir(path)
-	if err != nil {
-		return "", err
-	}
-	if len(entries) > 0 {
-		return "", fmt.Errorf("%s is not empty: it has %s", quote.Path(path), quote.Path(entries[0].Name()))
-	}
-	return path, nil
+	return path, makeEmpty(path)
 }
 
 // crashSearch is one search, and what is done with what it finds.
@@ -315,7 +304,7 @@ func (s *crashSearch) ofMount(ctx context.Context, sys system, mount string) err
 	switch {
 	case !ok || recording == "none":
 		return fmt.Errorf("the mount on %s keeps no recording; mount with -o history,record=DIR", quote.Path(t.mountpoint))
-	case strings.Contains(status["recording"], " broken: "):
+	case isBroken(status):
 		return fmt.Errorf("the recording of the mount on %s is not complete: %s", quote.Path(t.mountpoint), status["recording"])
 	}
 	// What is stored through mappings by now is part of it.

@@ -20,6 +20,7 @@ import (
 	"mapfs/fs/crash"
 	"mapfs/fs/crash/explore"
 	"mapfs/fs/crash/image"
+	"mapfs/internal/quote"
 )
 
 // recordingDir is where a report directory has its recording.
@@ -69,7 +70,7 @@ func (r *recorder) record(ctx context.Context, dir string, command []string) (st
 		return 0, err
 	}
 	recording := recordingDir(dir)
-	r.flags.options = append(r.flags.options, "history="+r.model.Name(), "record="+escapeOption(recording))
+	r.flags.options = append(r.flags.options, "history="+r.model.Name(), "record="+quote.Option(recording))
 	if err := startDaemon(r.sys, r.flags, backing, mountpoint); err != nil {
 		return 0, err
 	}
@@ -140,11 +141,6 @@ func (s *recordedRun) cutOff() error {
 	return os.Truncate(crash.EventsFile(s.recording), s.end)
 }
 
-// escapeOption makes a value one that -o takes whole.
-func escapeOption(value string) string {
-	return strings.NewReplacer(`\`, `\\`, ",", `\,`).Replace(value)
-}
-
 // run runs the command; what it prints are promises.
 func (s *recordedRun) run(path string, command []string) (status int, err error) {
 	t, err := findTarget(s.sys, s.mountpoint)
@@ -174,7 +170,7 @@ func (s *recordedRun) run(path string, command []string) (status int, err error)
 	if err := errors.Join(err, pendingErr, statusErr); err != nil {
 		return 0, err
 	}
-	if strings.Contains(state["recording"], " broken: ") {
+	if isBroken(state) {
 		return 0, fmt.Errorf("the recording is not complete: %s", state["recording"])
 	}
 	st, err := os.Stat(crash.EventsFile(s.recording))

@@ -119,7 +119,7 @@ func (p *crashProgress) tell(now explore.Progress) {
 		return
 	}
 	p.shown = true
-	fmt.Fprintf(p.w, "\r\x1b[K%s, %d different, %d not good, at most %v left", fmt.Sprint(now.States, " states"), now.Distinct, now.Failures, now.Left.Round(time.Second))
+	fmt.Fprintf(p.w, "\r\x1b[K%d states, %d different, %d not good, at most %v left", now.States, now.Distinct, now.Failures, now.Left.Round(time.Second))
 }
 
 // end takes the line away.

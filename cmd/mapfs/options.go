@@ -117,13 +117,7 @@ var mountOptions = []mountOption{
 	{name: "history_dir",
 		usage: "history_dir=DIR", help: "where the history goes that memory has no room for: an\n" +
 			"unlinked file (the system's temporary directory)",
-		value: needsValue, set: func(o *control.Options, v string) error {
-			if !filepath.IsAbs(v) {
-				return errors.New("not an absolute path")
-			}
-			o.HistoryDir = v
-			return nil
-		}},
+		value: needsValue, set: absolute(func(o *control.Options) *string { return &o.HistoryDir })},
 	{name: "history_memory",
 		usage: "history_memory=SIZE", help: "bytes of the history in memory (64M)",
 		value: needsValue, set: func(o *control.Options, v string) (err error) {
@@ -136,13 +130,7 @@ var mountOptions = []mountOption{
 	{name: "record",
 		usage: "record=DIR", help: "write the history to DIR, which must be empty, with a\n" +
 			"copy of BACKING as it is before the mount",
-		value: needsValue, set: func(o *control.Options, v string) error {
-			if !filepath.IsAbs(v) {
-				return errors.New("not an absolute path")
-			}
-			o.Record = v
-			return nil
-		}},
+		value: needsValue, set: absolute(func(o *control.Options) *string { return &o.Record })},
 	{name: "writeback_interval",
 		usage: "writeback_interval=SECONDS", help: "sync everything this often (0: only when asked)",
 		value: needsValue, set: func(o *control.Options, v string) (err error) {
@@ -248,6 +236,17 @@ func defaultOptions() control.Options {
 		AttrTimeout:        fs.DefaultTimeout,
 		EntryTimeout:       fs.DefaultTimeout,
 	}}
+}
+
+// absolute sets an option that is an absolute path.
+func absolute(field func(*control.Options) *string) func(*control.Options, string) error {
+	return func(o *control.Options, v string) error {
+		if !filepath.IsAbs(v) {
+			return errors.New("not an absolute path")
+		}
+		*field(o) = v
+		return nil
+	}
 }
 
 // checkOptions refuses options that exclude each other.

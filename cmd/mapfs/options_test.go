@@ -12,6 +12,7 @@ import (
 
 	"mapfs/cmd/mapfs/cli"
 	"mapfs/fs/control"
+	"mapfs/internal/quote"
 )
 
 func TestParseOptions(t *testing.T) {
@@ -175,7 +176,7 @@ func FuzzParseOptions(f *testing.F) {
 
 		var escaped []string
 		for _, word := range words {
-			escaped = append(escaped, strings.NewReplacer(`\`, `\\`, `,`, `\,`).Replace(word))
+			escaped = append(escaped, quote.Option(word))
 		}
 		if again := splitOptions(strings.Join(escaped, ",")); !slices.Equal(again, words) {
 			t.Errorf("%q: got %q after a round trip, want %q", list, again, words)

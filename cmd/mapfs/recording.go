@@ -10,8 +10,10 @@ import (
 	"path/filepath"
 	"strings"
 
+	"mapfs/cmd/mapfs/ctltree"
 	"mapfs/fs/control"
 	"mapfs/fs/crash"
+	"mapfs/internal/quote"
 )
 
 // prepareRecording makes the directory of a recording, if there is to be one, and copies
@@ -26,15 +28,8 @@ func prepareRecording(opts *control.Options) error {
 			return fmt.Errorf("-o record=%s: a recording cannot be inside of what it records, %s", dir, inside)
 		}
 	}
-	if err := os.Mkdir(dir, 0o777); err != nil && !errors.Is(err, os.ErrExist) {
+	if err := makeEmpty(dir); err != nil {
 		return fmt.Errorf("-o record: %w", err)
-	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return fmt.Errorf("-o record: %w", err)
-	}
-	if len(entries) > 0 {
-		return fmt.Errorf("-o record=%s: the directory is not empty: it has %s", dir, entries[0].Name())
 	}
 	to := crash.InitialDir(dir)
 	if err := copyTree(opts.Backing, to); err != nil {
@@ -47,6 +42,21 @@ func prepareRecording(opts *control.Options) error {
 	}
 	return os.RemoveAll(filepath.Join(to, name))
 }
+
+// makeEmpty makes a directory, which may be there if it is empty.
+func makeEmpty(dir string) error {
+	if err := os.Mkdir(dir, 0o777); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	entries, err := os.ReadDir(dir)
+	if err == nil && len(entries) > 0 {
+		err = fmt.Errorf("%s is not empty: it has %s", quote.Path(dir), quote.Path(entries[0].Name()))
+	}
+	return err
+}
+
+// isBroken reports whether the status of a mount says that its recording is not complete.
+func isBroken(status ctltree.Status) bool { return strings.Contains(status["recording"], " broken: ") }
 
 // copyTree copies a directory with all that is in it to one that is not there yet.
 func copyTree(from, to string) error {

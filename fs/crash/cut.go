@@ -305,13 +305,8 @@ func (c *cutting) whole(op *Op) (kept bool, err error) {
 		c.step(op, Step{Off: op.Size, Resize: true})
 	case op.onlyGrows():
 		c.step(op, Step{Off: op.Size, Resize: true, Grow: true})
-	case op.Kind == Unlink || op.Kind == Rmdir:
-		c.out.Names[op.Entry] = 0
-	case op.Kind == Rename:
-		c.out.Names[op.Entry] = 0
-		c.out.Names[op.To] = op.Inode
 	case op.Kind.isName():
-		c.out.Names[op.Entry] = op.Inode
+		op.EachName(func(e Entry, to Inode) { c.out.Names[e] = to })
 	default:
 		c.out.Attrs[Attribute{op.Inode, op.Attr}] = op.New
 	}

@@ -39,6 +39,7 @@ func (Ext4) orders(op *Op) bool { return !op.Kind.isData() || op.Kind == Truncat
 // early: the size up to the end of the file's last block, if that is allocated; of a
 // fallocate(2) all of it.
 func (Ext4) early(l *Log, ops *inodeOps, op *Op) int64 {
+	defer l.noteHole(op)
 	switch {
 	case !op.extends() || op.Kind == Truncate || op.onlyGrows():
 		return 0
@@ -56,6 +57,20 @@ func (Ext4) early(l *Log, ops *inodeOps, op *Op) int64 {
 		}
 	}
 	return min(op.Size, block+l.page)
+}
+
+// noteHole notes what an operation makes of its file's last block.
+func (l *Log) noteHole(op *Op) {
+	block := op.Size / l.page * l.page
+	switch {
+	case op.Kind == Truncate && op.extends():
+		if block >= op.OldSize {
+			l.holes[op.Inode] = true
+		}
+	case op.Kind == Truncate && block == op.OldSize/l.page*l.page:
+	case op.Kind == Truncate || op.Kind == Fallocate || op.Off+op.Length > block:
+		delete(l.holes, op.Inode)
+	}
 }
 
 // commits: everything in the journal, and what was flushed, unless it is the sync of a file

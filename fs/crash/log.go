@@ -31,7 +31,8 @@ type Log struct {
 	ordered   []*Op
 	orderedAt uint64
 	early     []*Op // with an early size that is not durable yet
-	// holes are the files whose last block is a hole now, as far as the log was told of it.
+	// holes are the files whose last block is a hole now, as far as the log was told of it; see
+	// the ext4 model.
 	holes map[Inode]bool
 
 	promises []Promise
@@ -167,7 +168,6 @@ func (l *Log) Add(op *Op) {
 		if op.early = l.model.early(l, ops, op); op.early > 0 {
 			l.early = append(l.early, op)
 		}
-		l.noteHole(op)
 		ops.data = append(ops.data, op)
 	default:
 		ops := l.inode(op.Inode)
@@ -175,20 +175,6 @@ func (l *Log) Add(op *Op) {
 	}
 	l.refer(op, 1)
 	l.recorder.op(op, &l.store)
-}
-
-// noteHole notes what an operation makes of its file's last block.
-func (l *Log) noteHole(op *Op) {
-	block := op.Size / l.page * l.page
-	switch {
-	case op.Kind == Truncate && op.extends():
-		if block >= op.OldSize {
-			l.holes[op.Inode] = true
-		}
-	case op.Kind == Truncate && block == op.OldSize/l.page*l.page:
-	case op.Kind == Truncate || op.Kind == Fallocate || op.Off+op.Length > block:
-		delete(l.holes, op.Inode)
-	}
 }
 
 // addName notes an operation on names.

@@ -146,6 +146,21 @@ type Made struct {
 	Target []byte `json:"target,omitzero"`
 }
 
+// EachName calls set for the entries that an operation on names changes, in order, with what
+// is there after it, 0 for nothing.
+func (op *Op) EachName(set func(e Entry, to Inode)) {
+	switch {
+	case !op.Kind.isName():
+	case op.Kind == Unlink || op.Kind == Rmdir:
+		set(op.Entry, 0)
+	case op.Kind == Rename:
+		set(op.Entry, 0)
+		set(op.To, op.Inode)
+	default:
+		set(op.Entry, op.Inode)
+	}
+}
+
 // extends reports whether a data operation makes its file longer, and extendsWithBytes
 // whether by more than a size that survives without them.
 func (op *Op) extends() bool          { return op.Size > op.OldSize }

@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mapfs/fs/crash/explore"
-	"mapfs/fs/crash/image"
 	"mapfs/integration/harness"
 	"mapfs/internal/need"
 )
@@ -179,13 +178,7 @@ var someStores = []string{"SQLite DELETE EXTRA", "SQLite WAL NORMAL", "LMDB nosy
 // TestExploreReal holds ext4 itself to what the model ext4 says of the same programs: those
 // that a power cut breaks, and those that none breaks.
 func TestExploreReal(t *testing.T) {
-	ext4, err := image.Of("ext4")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := ext4.Missing(); err != nil {
-		need.Missing(t, "ext4", "%v", err)
-	}
+	deviceOf(t, "ext4")
 	files, stores := fileWorkloads(), storeWorkloads(t)
 	budget := "1s"
 	if os.Getenv("MAPFS_FUZZ") != "" {

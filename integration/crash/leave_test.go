@@ -132,13 +132,7 @@ func leftBy(t *testing.T, column, script string) []string {
 			t.Fatal(err)
 		}
 	} else {
-		device, err := image.Of(column)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := device.Missing(); err != nil {
-			need.Missing(t, column, "%v", err)
-		}
+		device := deviceOf(t, column)
 		args = slices.Insert(args, 2, "--fs", column)
 		o.Checker, o.Device, o.Torn = explore.Image{FS: device, Then: l}, true, 0
 		if device.Alone {
@@ -164,6 +158,19 @@ func leftBy(t *testing.T, column, script string) []string {
 	}
 	slices.Sort(states)
 	return states
+}
+
+// deviceOf returns a filesystem on images, or says that the machine cannot have it.
+func deviceOf(t *testing.T, name string) image.FS {
+	t.Helper()
+	device, err := image.Of(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := device.Missing(); err != nil {
+		need.Missing(t, name, "%v", err)
+	}
+	return device
 }
 
 // atTheEnd has a checker look at states only for which all is promised.

@@ -10,9 +10,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"mapfs/fs/crash/image"
-	"mapfs/internal/need"
 )
 
 // chosen are scripts that say something of a rule of the model each.
@@ -71,15 +68,10 @@ func generateScript(random *rand.Rand) string {
 // cuts of its device, must be among the states that the model has. MAPFS_FUZZ is how long it
 // takes, and MAPFS_FUZZ_SEED where it begins.
 func TestModelExt4(t *testing.T) {
-	ext4, err := image.Of("ext4")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := ext4.Missing(); err != nil {
-		need.Missing(t, "ext4", "%v", err)
-	}
+	deviceOf(t, "ext4")
 	scripts, seed := lessIfSlow(10), uint64(1)
 	if text := os.Getenv("MAPFS_FUZZ_SEED"); text != "" {
+		var err error
 		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
 			t.Fatal(err)
 		}

@@ -1,4 +1,4 @@
-// Package quote writes paths in lines of text.
+// Package quote writes paths in lines of text, and values in lists of options.
 package quote
 
 import (
@@ -18,3 +18,6 @@ func Path(path string) string {
 	}
 	return strconv.Quote(path)
 }
+
+// Option returns a value so that -o takes it whole.
+func Option(value string) string { return strings.NewReplacer(`\`, `\\`, ",", `\,`).Replace(value) }

@@ -35,6 +35,7 @@ import (
 
 	"mapfs/fs/crash"
 	"mapfs/fs/crash/explore"
+	"mapfs/internal/quote"
 )
 
 // Workload does in dir what is to be tested, and calls promise with what it has made
@@ -98,7 +99,7 @@ func record(dir, recording string, workload Workload) (err error) {
 	if err := errors.Join(os.Mkdir(backing, 0o755), os.Mkdir(mountpoint, 0o755)); err != nil {
 		return err
 	}
-	option := "history,record=" + strings.NewReplacer(`\`, `\\`, ",", `\,`).Replace(recording)
+	option := "history,record=" + quote.Option(recording)
 	if err := mapfs("-o", option, backing, mountpoint); err != nil {
 		return err
 	}

@@ -122,19 +122,17 @@ func (c *content) learn() error {
 	if f != nil {
 		defer f.Close()
 		var page [pageSize]byte
-		for at := int64(0); at < c.size; {
-			next, err := unix.Seek(int(f.Fd()), at, unix.SEEK_DATA)
-			if err == syscall.ENXIO {
-				break
+		err := eachData(f, c.size, func(off, end int64) error {
+			for number := off / pageSize; number*pageSize < end; number++ {
+				if err := readPage(f, number, page[:]); err != nil {
+					return err
+				}
+				c.sum.add(pageSum(number, page[:]))
 			}
-			if err == nil {
-				at = next
-			}
-			if err := readPage(f, at/pageSize, page[:]); err != nil {
-				return err
-			}
-			c.sum.add(pageSum(at/pageSize, page[:]))
-			at = (at/pageSize + 1) * pageSize
+			return nil
+		})
+		if err != nil {
+			return err
 		}
 	}
 	c.known = true
@@ -337,25 +335,12 @@ func copySparse(from, to *os.File, size int64) error {
 	if err := to.Truncate(size); err != nil {
 		return err
 	}
-	for at := int64(0); at < size; {
-		data, err := unix.Seek(int(from.Fd()), at, unix.SEEK_DATA)
-		if err == syscall.ENXIO {
-			return nil
-		}
-		hole := size
-		if err == nil {
-			if hole, err = unix.Seek(int(from.Fd()), data, unix.SEEK_HOLE); err != nil {
-				return os.NewSyscallError("lseek", err)
-			}
-			hole = min(hole, size)
-		} else {
-			data = at // the filesystem does not tell
-		}
-		for off := data; off < hole; {
+	return eachData(from, size, func(off, end int64) error {
+		for off < end {
 			in, out := off, off
-			n, err := unix.CopyFileRange(int(from.Fd()), &in, int(to.Fd()), &out, int(hole-off), 0)
+			n, err := unix.CopyFileRange(int(from.Fd()), &in, int(to.Fd()), &out, int(end-off), 0)
 			if err == syscall.EXDEV || err == syscall.EOPNOTSUPP || err == syscall.EINVAL || err == syscall.ENOSYS {
-				m, copyErr := io.Copy(io.NewOffsetWriter(to, off), io.NewSectionReader(from, off, hole-off))
+				m, copyErr := io.Copy(io.NewOffsetWriter(to, off), io.NewSectionReader(from, off, end-off))
 				n, err = int(m), copyErr
 			}
 			if err != nil {
@@ -365,6 +350,32 @@ func copySparse(from, to *os.File, size int64) error {
 				return nil // shorter than it was
 			}
 			off += int64(n)
+		}
+		return nil
+	})
+}
+
+// eachData calls fn for the parts of the first size bytes of a file that are no holes. Each
+// begins at a page.
+func eachData(f *os.File, size int64, fn func(off, end int64) error) error {
+	for at := int64(0); at < size; {
+		data, err := unix.Seek(int(f.Fd()), at, unix.SEEK_DATA)
+		if err == syscall.ENXIO {
+			return nil
+		}
+		hole := size
+		if err == nil {
+			if hole, err = unix.Seek(int(f.Fd()), data, unix.SEEK_HOLE); err != nil {
+				return os.NewSyscallError("lseek", err)
+			}
+			// Filesystems tell of blocks, which can be smaller than pages.
+			data, hole = data/pageSize*pageSize, min((hole+pageSize-1)/pageSize*pageSize, size)
+			data = max(data, at)
+		} else {
+			data = at // the filesystem does not tell
+		}
+		if err := fn(data, hole); err != nil {
+			return err
 		}
 		at = hole
 	}

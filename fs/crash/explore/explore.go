@@ -64,7 +64,6 @@ type explorer struct {
 
 	states   int
 	seen     map[key]bool
-	trees    map[sum]bool
 	progress time.Time
 	deadline time.Time
 	// prepared is told of each state that is out of the replay's hands.
@@ -101,7 +100,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	x := &explorer{o: &o, scan: s, seen: make(map[key]bool), trees: make(map[sum]bool), deadline: begun.Add(o.Budget)}
+	x := &explorer{o: &o, scan: s, seen: make(map[key]bool), deadline: begun.Add(o.Budget)}
 	for _, p := range s.promises {
 		x.texts = append(x.texts, p.text)
 	}
@@ -219,7 +218,6 @@ func (x *explorer) state(ctx context.Context, p *replay, choice crash.Choice) er
 		return nil
 	}
 	x.seen[k] = true
-	x.trees[k.tree] = true
 	if x.o.Shards > 1 && int(k.tree[0]%uint64(x.o.Shards)) != x.o.Shard-1 {
 		return nil
 	}
@@ -256,13 +254,20 @@ func (x *explorer) work(ctx context.Context, dir string) {
 		j.losses, j.tree = j.tree.state.Lost, nil
 		x.prepared.Done()
 		if err == nil {
-			j.verdict, err = x.o.Checker.Check(ctx, at, x.texts[:j.promises])
-		}
-		if err == nil {
-			err = RemoveAll(at)
+			j.verdict, err = x.check(ctx, at, j.promises)
 		}
 		x.checkedOne(&j, err)
 	}
+}
+
+// check has the checker look at the state in a directory, after so many promises, and removes
+// it.
+func (x *explorer) check(ctx context.Context, dir string, promises int) (Verdict, error) {
+	v, err := x.o.Checker.Check(ctx, dir, x.texts[:promises])
+	if err == nil {
+		err = RemoveAll(dir)
+	}
+	return v, err
 }
 
 // buildAt makes a tree in a new directory.

@@ -144,7 +144,7 @@ const mostDiffering = 4
 
 // differences says what of a tree is not as it would be had nothing been lost.
 func differences(t *tree) (says []string, err error) {
-	all, err := treeOf(t.p, crash.Choice{All: true})
+	all, err := t.p.whole()
 	if err != nil {
 		return nil, err
 	}
@@ -203,16 +203,16 @@ func (t *tree) differsAt(other *tree, e crash.Entry) []string {
 	return nil
 }
 
-// pathOf returns what a directory is called in the tree, or was when it was made.
-func (t *tree) pathOf(dir crash.Inode) string {
+// pathOf returns what an inode is called in the tree: "." is the root, and what has no name.
+func (t *tree) pathOf(i crash.Inode) string {
 	var names []string
-	for depth := 0; dir != root && depth < maxDepth; depth++ {
-		e, ok := t.entryOf(dir)
+	for depth := 0; i != root && depth < maxDepth; depth++ {
+		e, ok := t.entryOf(i)
 		if !ok {
 			break
 		}
 		names = append([]string{e.Name}, names...)
-		dir = e.Dir
+		i = e.Dir
 	}
 	if names == nil {
 		return "."
@@ -220,23 +220,23 @@ func (t *tree) pathOf(dir crash.Inode) string {
 	return strings.Join(names, "/")
 }
 
-// entryOf returns an entry that leads to an inode.
+// entryOf returns the entry that leads to an inode; of several the first by its name.
 func (t *tree) entryOf(i crash.Inode) (e crash.Entry, ok bool) {
-	for at, to := range t.state.Names {
-		if to == i && (!ok || at.Name < e.Name) {
+	consider := func(at crash.Entry) {
+		if !ok || at.Name < e.Name {
 			e, ok = at, true
 		}
 	}
-	if ok {
-		return e, true
+	for at, to := range t.state.Names {
+		if to == i {
+			consider(at)
+		}
 	}
-	n := t.p.inodes[i]
-	if n == nil {
-		return e, false
-	}
-	for at := range n.names {
-		if _, changed := t.names[at.Dir][at.Name]; !changed && (!ok || at.Name < e.Name) {
-			e, ok = at, true
+	if n := t.p.inodes[i]; n != nil {
+		for at := range n.names {
+			if _, changed := t.names[at.Dir][at.Name]; !changed {
+				consider(at)
+			}
 		}
 	}
 	return e, ok

@@ -27,8 +27,6 @@ type scan struct {
 	points   []uint64 // how many events are before each place
 	ops      []*crash.Op
 	promises []promise
-	complete bool // it was not interrupted
-	events   uint64
 }
 
 // scanRecording follows a recording to its end.
@@ -41,7 +39,6 @@ func scanRecording(o *Options) (*scan, error) {
 			op := *e.Op
 			s.ops = append(s.ops, &op)
 		}
-		s.complete = e.Kind == crash.EventEnd
 		if isBarrier(e) && p.version > last {
 			s.points = append(s.points, p.reached)
 			last = p.version
@@ -55,7 +52,7 @@ func scanRecording(o *Options) (*scan, error) {
 	if p.version > last {
 		s.points = append(s.points, p.reached)
 	}
-	s.promises, s.events = p.promises, p.reached
+	s.promises = p.promises
 	return s, nil
 }
 

@@ -5,10 +5,8 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"math"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -56,6 +54,10 @@ type replay struct {
 	ops      uint64 // how many there were
 	reached  uint64 // events
 	ended    bool   // there is no event left
+	// extremes are the trees of a power cut now that takes nothing, and all, once somebody
+	// has asked; they are those after extremesAt events.
+	extremes   [2]*tree
+	extremesAt uint64
 	// version counts what changes the states that a power cut can leave.
 	version uint64
 }
@@ -258,15 +260,7 @@ func (p *replay) op(e *crash.Event) error {
 	if op.Kind.HasBytes() {
 		op.Bytes = p.recording.Bytes(e)
 	}
-	switch op.Kind {
-	case crash.Unlink, crash.Rmdir:
-		p.now(op.Entry, 0)
-	case crash.Rename:
-		p.now(op.Entry, 0)
-		p.now(op.To, op.Inode)
-	case crash.Create, crash.Mkdir, crash.Mknod, crash.Symlink, crash.Link:
-		p.now(op.Entry, op.Inode)
-	}
+	op.EachName(p.now)
 	p.log.Add(&op)
 	return nil
 }
@@ -334,15 +328,8 @@ func (p *replay) write(i crash.Inode, steps []crash.Step) {
 
 // durable makes an operation on names or attributes part of the durable tree.
 func (p *replay) durable(op *crash.Op) {
-	switch op.Kind {
-	case crash.Unlink, crash.Rmdir:
-		p.link(op.Entry, 0)
-	case crash.Rename:
-		p.link(op.Entry, 0)
-		p.link(op.To, op.Inode)
-	case crash.Create, crash.Mkdir, crash.Mknod, crash.Symlink, crash.Link:
-		p.link(op.Entry, op.Inode)
-	default:
+	op.EachName(p.link)
+	if op.Attr != "" {
 		p.setAttr(op.Inode, op.Attr, op.New)
 	}
 }
@@ -392,6 +379,24 @@ func (p *replay) powerCut(e *crash.Event) error {
 	return nil
 }
 
+// whole returns the tree of a power cut now that takes nothing of what is pending, bare that of
+// one that takes all of it.
+func (p *replay) whole() (*tree, error) { return p.extreme(0, crash.Choice{All: true}) }
+func (p *replay) bare() (*tree, error)  { return p.extreme(1, crash.Choice{}) }
+
+func (p *replay) extreme(which int, choice crash.Choice) (t *tree, err error) {
+	if p.extremesAt != p.reached {
+		p.extremes, p.extremesAt = [2]*tree{}, p.reached
+	}
+	if p.extremes[which] == nil {
+		if t, err = treeOf(p, choice); err != nil {
+			return nil, err
+		}
+		p.extremes[which] = t
+	}
+	return p.extremes[which], nil
+}
+
 // forget gives up an inode that no crash state has any more.
 func (p *replay) forget(i crash.Inode) {
 	n := p.inodes[i]
@@ -409,27 +414,4 @@ func (p *replay) forgetAll() {
 	for i := range p.inodes {
 		p.forget(i)
 	}
-}
-
-// path returns what an inode was called last, for messages.
-func (p *replay) path(i crash.Inode) string {
-	var names []string
-	for depth := 0; i != root && depth < math.MaxInt16; depth++ {
-		n := p.inodes[i]
-		if n == nil || len(n.names) == 0 {
-			break
-		}
-		first := crash.Entry{}
-		for e := range n.names {
-			if first.Name == "" || e.Name < first.Name {
-				first = e
-			}
-		}
-		names = append([]string{first.Name}, names...)
-		i = first.Dir
-	}
-	if names == nil {
-		return "."
-	}
-	return strings.Join(names, "/")
 }

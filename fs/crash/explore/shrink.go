@@ -104,13 +104,17 @@ func (s *shrinker) goodWithout(f *failure, pattern map[string]bool) (bool, error
 	if err != nil {
 		return false, err
 	}
-	isLike := func(op *crash.Op) bool { return pattern[patternOf(op)] }
-	choice := without(numbers(slices.DeleteFunc(t.state.Lost, isLike))...)
-	if t, err = treeOf(p, choice); err != nil || slices.ContainsFunc(t.state.Lost, isLike) {
+	choice := without(numbers(unlike(t.state.Lost, pattern))...)
+	if t, err = treeOf(p, choice); err != nil || len(unlike(t.state.Lost, pattern)) < len(t.state.Lost) {
 		return true, err
 	}
 	v, err := s.verdict(p, choice)
 	return v.Good, err
+}
+
+// unlike returns the operations that are of none of the patterns.
+func unlike(ops []*crash.Op, pattern map[string]bool) []*crash.Op {
+	return slices.DeleteFunc(slices.Clone(ops), func(op *crash.Op) bool { return pattern[patternOf(op)] })
 }
 
 // isLike reports whether the same syncs are missing, or nothing is lost in both.
@@ -139,8 +143,8 @@ type shrinker struct {
 	told     []map[string]bool // what the losses of earlier findings are alike in
 }
 
-// at returns a replay at a place, which the caller closes, in which inodes are synced after some operations, by
-// number, that were not.
+// at returns a replay at a place, which the caller closes. In it inodes are synced after some
+// operations, by number, that were not.
 func at(o *Options, point uint64, syncs map[uint64][]crash.Inode) (*replay, error) {
 	add := func(p *replay) {
 		for _, i := range syncs[p.ops] {
@@ -186,10 +190,7 @@ func (s *shrinker) verdictWith(p *replay, choice crash.Choice, promises int) (v 
 	if err := buildAt(t, dir); err != nil {
 		return v, err
 	}
-	v, err = s.x.o.Checker.Check(s.ctx, dir, s.x.texts[:k.promises])
-	if err == nil {
-		err = RemoveAll(dir)
-	}
+	v, err = s.x.check(s.ctx, dir, k.promises)
 	s.verdicts[k] = v
 	return v, err
 }
@@ -269,7 +270,7 @@ func (s *shrinker) smallest(p *replay, choice crash.Choice) (crash.Choice, error
 		return choice, err // of some operation a part is lost
 	}
 	for _, pattern := range s.told {
-		others := slices.DeleteFunc(slices.Clone(lost), func(op *crash.Op) bool { return pattern[patternOf(op)] })
+		others := unlike(lost, pattern)
 		if len(others) < len(lost) && fails(numbers(others)) {
 			lost, lose = others, numbers(others)
 		}

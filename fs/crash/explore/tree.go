@@ -22,6 +22,7 @@ type tree struct {
 	// changed are the inodes whose sum is another one than the durable one.
 	changed  map[crash.Inode]bool
 	overlays map[crash.Inode]*overlay
+	total    sum   // once it was asked for
 	err      error // that keeps it from being looked at
 }
 
@@ -143,7 +144,24 @@ func (t *tree) sum() (sum, error) {
 	if t.err != nil {
 		return sum{}, t.err
 	}
-	return t.sumOf(root)
+	if t.total == (sum{}) {
+		total, err := t.sumOf(root)
+		if err != nil {
+			return sum{}, err
+		}
+		t.total = total
+	}
+	return t.total, nil
+}
+
+// isLike reports whether two trees look the same.
+func (t *tree) isLike(other *tree) (bool, error) {
+	a, err := t.sum()
+	if err != nil {
+		return false, err
+	}
+	b, err := other.sum()
+	return a == b, err
 }
 
 func (t *tree) sumOf(i crash.Inode) (sum, error) {
