@@ -1,6 +1,7 @@
 package control
 
 import (
+	"strings"
 	"syscall"
 	"testing"
 
@@ -32,5 +33,27 @@ func TestTextsAreBounded(t *testing.T) {
 	}
 	if err := text(1).charge(tree.texts, 2000); err != nil {
 		t.Errorf("another user: %v", err)
+	}
+}
+
+// TestPromisesAreCharged: the text of an open file promises counts as others do, until it is
+// closed.
+func TestPromisesAreCharged(t *testing.T) {
+	tree := new(Tree)
+	tree.texts = share.NewPool(1000, true)
+	open := func() (*promisesHandle, error) {
+		h := &promisesHandle{t: tree, snapshot: snapshot{text: strings.Repeat("x", 600)}}
+		return h, tree.charge(h, 1000)
+	}
+	first, err := open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := open(); wire.ErrnoOf(err) != syscall.ENOMEM {
+		t.Errorf("a second one: %v", err)
+	}
+	first.Close()
+	if _, err := open(); err != nil {
+		t.Errorf("after the first was closed: %v", err)
 	}
 }

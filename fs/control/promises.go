@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 	"sync"
-	"syscall"
 
 	"bazil.org/fuse"
 
@@ -14,8 +13,8 @@ import (
 
 // promisesHandle is the open file promises: lines that are written there are promises.
 type promisesHandle struct {
-	t    *Tree
-	text string // of those before it was opened
+	snapshot // of those before it was opened
+	t        *Tree
 
 	mu   sync.Mutex
 	line []byte // has no end yet
@@ -25,14 +24,12 @@ type promisesHandle struct {
 const maxPromise = 64 << 10
 
 func openPromises(t *Tree, _ *node, _ *fuse.Header) handle {
-	h := &promisesHandle{t: t}
 	var b strings.Builder
 	t.s.Promises(func(p crash.Promise) bool {
 		fmt.Fprintf(&b, "%d %s\n", p.After, p.Text)
 		return true
 	})
-	h.text = b.String()
-	return h
+	return &promisesHandle{t: t, snapshot: snapshot{text: b.String()}}
 }
 
 // write takes lines, the last of which need not be at its end.
@@ -54,16 +51,6 @@ func (h *promisesHandle) write(c *call, p []byte, _ int64) (int, error) {
 	}
 }
 
-func (h *promisesHandle) read(_ *call, off int64, size int) ([]byte, error) {
-	if off < 0 {
-		return nil, syscall.EINVAL
-	}
-	if off >= int64(len(h.text)) {
-		return nil, nil
-	}
-	return []byte(h.text[off:min(off+int64(size), int64(len(h.text)))]), nil
-}
-
 // Close makes a promise of a last line that has no end.
 func (h *promisesHandle) Close() {
 	h.mu.Lock()
@@ -72,4 +59,5 @@ func (h *promisesHandle) Close() {
 		h.t.s.Promise(nil, string(h.line))
 		h.line = nil
 	}
+	h.snapshot.Close()
 }

@@ -8,6 +8,7 @@ import (
 
 	"mapfs/fs/wire"
 	"mapfs/mapping/paging"
+	"mapfs/mapping/share"
 )
 
 // Lookup is [fs.Subtree]'s.
@@ -193,12 +194,23 @@ func (t *Tree) open(w *wire.Worker, n *node, r *fuse.OpenRequest) error {
 
 // addHandle stores the handle of a user, who is charged for it and for its text.
 func (t *Tree) addHandle(h handle, user uint32) (fuse.HandleID, error) {
-	if s, ok := h.(*snapshot); ok {
-		if err := s.charge(t.texts, user); err != nil {
-			return 0, err
-		}
+	if err := t.charge(h, user); err != nil {
+		return 0, err
 	}
 	return t.s.AddHandle(user, h)
+}
+
+// charged is a handle with a text that counts; see [snapshot.charge].
+type charged interface {
+	charge(pool *share.Pool, user uint32) error
+}
+
+// charge charges a user with the text of a handle, if it has one.
+func (t *Tree) charge(h handle, user uint32) error {
+	if c, ok := h.(charged); ok {
+		return c.charge(t.texts, user)
+	}
+	return nil
 }
 
 func (t *Tree) read(w *wire.Worker, r *fuse.ReadRequest) error {
