@@ -1,6 +1,9 @@
 package crash
 
-import "slices"
+import (
+	"math"
+	"slices"
+)
 
 // Ext4 is ext4 with its defaults: data=ordered, delayed allocation, auto_da_alloc.
 //
@@ -39,7 +42,7 @@ func (Ext4) orders(op *Op) bool { return !op.Kind.isData() || op.Kind == Truncat
 // early: the size up to the end of the file's last block, if that is allocated; of a
 // fallocate(2) all of it.
 func (Ext4) early(l *Log, ops *inodeOps, op *Op) int64 {
-	defer l.noteHole(op)
+	defer l.noteHoles(op)
 	switch {
 	case !op.extends() || op.Kind == Truncate || op.onlyGrows():
 		return 0
@@ -47,7 +50,7 @@ func (Ext4) early(l *Log, ops *inodeOps, op *Op) int64 {
 		return op.Size
 	}
 	block := op.OldSize / l.page * l.page
-	if block == op.OldSize || op.Off >= block+l.page || l.holes[op.Inode] {
+	if block == op.OldSize || op.Off >= block+l.page || l.isHole(op.Inode, block) {
 		return 0 // no byte of it is in that block, or that is not allocated
 	}
 	for i, p := range ops.data {
@@ -59,18 +62,41 @@ func (Ext4) early(l *Log, ops *inodeOps, op *Op) int64 {
 	return min(op.Size, block+l.page)
 }
 
-// noteHole notes what an operation makes of its file's last block.
-func (l *Log) noteHole(op *Op) {
-	block := op.Size / l.page * l.page
+// noteHoles notes which blocks of its file an operation gives a place, or leaves without one.
+func (l *Log) noteHoles(op *Op) {
+	up := func(size int64) int64 { return (size + l.page - 1) / l.page * l.page }
+	holes, from, end := l.holes[op.Inode], op.Off/l.page*l.page, up(op.Off+op.Length)
 	switch {
-	case op.Kind == Truncate && op.extends():
-		if block >= op.OldSize {
-			l.holes[op.Inode] = true
+	case op.Kind == Truncate:
+		from, end = up(op.Size), math.MaxInt64 // cut off
+		if op.extends() {
+			holes = append(holes, span{up(op.OldSize), from})
 		}
-	case op.Kind == Truncate && block == op.OldSize/l.page*l.page:
-	case op.Kind == Truncate || op.Kind == Fallocate || op.Off+op.Length > block:
+	case op.extends():
+		end = max(end, up(op.Size))
+		holes = append(holes, span{up(op.OldSize), from})
+	}
+	var left []span
+	for _, h := range holes {
+		for _, part := range [...]span{{h.off, min(h.end, from)}, {max(h.off, end), h.end}} {
+			if part.off < part.end {
+				left = append(left, part)
+			}
+		}
+	}
+	left = left[max(len(left)-mostHoles, 0):]
+	if l.holes[op.Inode] = left; len(left) == 0 {
 		delete(l.holes, op.Inode)
 	}
+}
+
+// mostHoles bounds the holes of a file that are known: those at its end count, the others are
+// taken for allocated.
+const mostHoles = 64
+
+// isHole reports whether the block at an offset of a file has no place.
+func (l *Log) isHole(i Inode, block int64) bool {
+	return slices.ContainsFunc(l.holes[i], func(h span) bool { return h.off <= block && block < h.end })
 }
 
 // commits: everything in the journal, and what was flushed, unless it is the sync of a file

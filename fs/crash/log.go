@@ -31,9 +31,9 @@ type Log struct {
 	ordered   []*Op
 	orderedAt uint64
 	early     []*Op // with an early size that is not durable yet
-	// holes are the files whose last block is a hole now, as far as the log was told of it; see
+	// holes are the blocks of files that have no place, as far as the log was told of them; see
 	// the ext4 model.
-	holes map[Inode]bool
+	holes map[Inode][]span
 
 	promises []Promise
 	promised int       // bytes in them
@@ -92,7 +92,7 @@ func (l *Log) reset() {
 	l.byDir = make(map[Inode][]*Op)
 	l.moves = make(map[Inode][]*Op)
 	l.inodes = make(map[Inode]*inodeOps)
-	l.holes = make(map[Inode]bool)
+	l.holes = make(map[Inode][]span)
 }
 
 // Reset forgets every operation: the tree is durable as it is. Numbers go on.

@@ -41,6 +41,7 @@ var chosen = []string{
 	"fallocate -l 5000 g; : > h; sync h; printf y >> g",
 	"printf x >> f; sync f; printf y >> f; chmod 600 f; mv f g",
 	"truncate -s 9000 f; printf y >> f; : > g; sync g",
+	"truncate -s 19950 g; truncate -s 975 g; printf y | dd of=g bs=1 seek=2369 conv=notrunc status=none; : > h; sync h",
 }
 
 // generated are the lines of generated scripts: A and B stand for names, N for a number. A line

@@ -90,10 +90,12 @@ func (m *Model) isAllocated(inode crash.Inode, block int64) (allocated bool) {
 		case d.Inode != inode || !isData(&d.Op):
 		case d.Kind == crash.Truncate:
 			allocated = allocated && d.Size > block
-		case d.Kind == crash.Fallocate:
-			allocated = allocated || d.Size > block
 		default:
-			allocated = allocated || d.Off < block+m.Page && d.Off+d.Length > block
+			end := d.Off + d.Length
+			if longer(&d.Op) {
+				end = max(end, d.Size)
+			}
+			allocated = allocated || d.Off < block+m.Page && end > block
 		}
 	}
 	return allocated
