@@ -7,6 +7,8 @@ import (
 
 	"bazil.org/fuse"
 	"golang.org/x/sys/unix"
+
+	"mapfs/fs/wire"
 )
 
 // as calls fn with the filesystem identity of the client that sent the request,
@@ -18,12 +20,20 @@ import (
 // client's groups; the request does not. So the thread keeps the right to write
 // to any directory (CAP_DAC_OVERRIDE) and no other of the rights that go with
 // user 0's filesystem identity (capabilities(7)).
-func (s *Session) as(h *fuse.Header, fn func() error) error {
+func (s *Session) as(w *wire.Worker, h *fuse.Header, fn func() error) error {
 	if s.uid != 0 || h.Uid == s.uid && h.Gid == s.gid {
 		return fn()
 	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	if group, ok := w.Group(); ok {
+		// The group of the directory, which the client is in: it decides who may keep
+		// the set-group-id bit (inode_init_owner in the kernel's fs/inode.c).
+		if err := setgroups([]uint32{group}); err != nil {
+			return err
+		}
+		defer func() { _ = setgroups(s.groups) }()
+	}
 	// setfsgid first: after setfsuid the right to call it is still there, but
 	// going back in the opposite order keeps the pair consistent throughout.
 	setfsid(unix.SYS_SETFSGID, h.Gid)
@@ -53,6 +63,24 @@ func raiseDACOverride() error {
 	}
 	data[0].Effective |= 1 << unix.CAP_DAC_OVERRIDE & data[0].Permitted
 	return capset(&header, &data[0])
+}
+
+// setgroups sets the supplementary groups of the calling thread alone.
+func setgroups(groups []uint32) error {
+	return rawErr(unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(groups)), uintptr(unsafe.Pointer(unsafe.SliceData(groups))), 0))
+}
+
+// ownGroups returns the supplementary groups of the process.
+func ownGroups() []uint32 {
+	ids, err := unix.Getgroups()
+	if err != nil {
+		return nil
+	}
+	groups := make([]uint32, len(ids))
+	for i, id := range ids {
+		groups[i] = uint32(id)
+	}
+	return groups
 }
 
 // capget and capset are raw because the thread must not change in between.

@@ -10,6 +10,7 @@ import (
 	"mapfs/fs/crash"
 	"mapfs/fs/wire"
 	"mapfs/mapping"
+	"mapfs/mapping/sys"
 )
 
 // lookup answers what a name in a directory is. A name that is not there is an
@@ -24,7 +25,7 @@ func (s *Session) lookup(w *wire.Worker, r *fuse.LookupRequest) error {
 	}
 	defer s.leave(p)
 	var st unix.Stat_t
-	switch err := unix.Fstatat(p.dir.fd, r.Name, &st, unix.AT_SYMLINK_NOFOLLOW); err {
+	switch err := sys.Lstatat(p.dir.fd, r.Name, &st); err {
 	case nil:
 		return s.sendEntry(w, &st, p, r.Node)
 	case syscall.ENOENT:
@@ -57,12 +58,17 @@ func (s *Session) fillEntry(out *wire.EntryOut, st *unix.Stat_t, p place, dir fu
 	} else {
 		s.files.StatHeld(st, p.dir.fd, p.name)
 	}
+	s.entryOf(out, st, n)
+	return n
+}
+
+// entryOf makes the entry of a node, of which stat(2) says st.
+func (s *Session) entryOf(out *wire.EntryOut, st *unix.Stat_t, n *Node) {
 	s.showLinks(n, st)
 	out.Nodeid = uint64(n.id)
 	wire.SetTimeout(&out.EntryValid, &out.EntryValidNsec, s.opts.EntryTimeout)
 	wire.SetTimeout(&out.AttrValid, &out.AttrValidNsec, s.opts.AttrTimeout)
 	out.Attr.Set(st, s.devices.inode(n.key))
-	return n
 }
 
 // sendNew answers with what was just made at p, in the directory with the given number.
@@ -83,7 +89,7 @@ func (s *Session) make(w *wire.Worker, h *fuse.Header, kind crash.Kind, name str
 	}
 	defer s.leave(p)
 	defer s.history.begin()()
-	if err := s.as(h, func() error { return create(p.dir.fd, p.name) }); err != nil {
+	if err := s.as(w, h, func() error { return create(p.dir.fd, p.name) }); err != nil {
 		return err
 	}
 	if err := s.history.made(kind, p, h.Node); err != nil {
@@ -94,13 +100,15 @@ func (s *Session) make(w *wire.Worker, h *fuse.Header, kind crash.Kind, name str
 
 func (s *Session) mkdir(w *wire.Worker, r *fuse.MkdirRequest) error {
 	return s.make(w, &r.Header, crash.Mkdir, r.Name, func(dirfd int, name string) error {
-		return os.NewSyscallError("mkdirat", unix.Mkdirat(dirfd, name, unixMode(r.Mode)&^unix.S_IFMT))
+		mode := s.newMode(dirfd, r.Mode, r.Umask)
+		return os.NewSyscallError("mkdirat", unix.Mkdirat(dirfd, name, mode))
 	})
 }
 
 func (s *Session) mknod(w *wire.Worker, r *fuse.MknodRequest) error {
 	return s.make(w, &r.Header, crash.Mknod, r.Name, func(dirfd int, name string) error {
-		return os.NewSyscallError("mknodat", unix.Mknodat(dirfd, name, unixMode(r.Mode), int(r.Rdev)))
+		mode := s.newMode(dirfd, r.Mode, r.Umask)
+		return os.NewSyscallError("mknodat", unix.Mknodat(dirfd, name, unixMode(r.Mode)&unix.S_IFMT|mode, int(r.Rdev)))
 	})
 }
 
@@ -124,17 +132,15 @@ func (s *Session) link(w *wire.Worker, r *fuse.LinkRequest) error {
 		return err
 	}
 	defer s.leave(p)
+	defer s.history.begin()()
+	// By a descriptor, so that it is this very inode, whatever its names are by now; one
+	// that was made without a name can get one too.
 	var st unix.Stat_t
-	fd, err := s.openNode(n, &st)
+	err = s.withInode(n, &st, func(path string) error {
+		return os.NewSyscallError("linkat", unix.Linkat(unix.AT_FDCWD, path, p.dir.fd, p.name, unix.AT_SYMLINK_FOLLOW))
+	})
 	if err != nil {
 		return err
-	}
-	defer unix.Close(fd)
-	defer s.history.begin()()
-	// By the descriptor, so that it is this very inode, whatever its names are
-	// by now.
-	if err := unix.Linkat(unix.AT_FDCWD, procPath(fd), p.dir.fd, p.name, unix.AT_SYMLINK_FOLLOW); err != nil {
-		return os.NewSyscallError("linkat", err)
 	}
 	if err := s.history.made(crash.Link, p, r.Node); err != nil {
 		return err
@@ -208,73 +214,6 @@ func (s *Session) removed(v victim) {
 	}
 	s.nodes.detach(key, v.fd)
 	s.files.Forget(key, true) // its space is free as soon as nobody has it open
-}
-
-// rename moves a name, over another one if that exists.
-func (s *Session) rename(w *wire.Worker, r *fuse.RenameRequest) error {
-	from, err := s.entry(r.Node, r.OldName)
-	if err != nil {
-		return err
-	}
-	defer s.leave(from)
-	to, err := s.newEntry(r.NewDir, r.NewName)
-	if err != nil {
-		return err
-	}
-	defer s.leave(to)
-
-	defer s.history.begin()()
-	s.renameMu.Lock()
-	defer s.renameMu.Unlock()
-	var moved unix.Stat_t
-	if err := unix.Fstatat(from.dir.fd, from.name, &moved, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return os.NewSyscallError("fstatat", err)
-	}
-	if s.history != nil {
-		if err := s.history.rename(from, to, r, &moved); err != nil {
-			return err
-		}
-		return w.OK()
-	}
-	replaced, err := s.victim(to, link{r.NewDir, r.NewName})
-	replaces := err == nil
-	if err := unix.Renameat(from.dir.fd, from.name, to.dir.fd, to.name); err != nil {
-		if replaces {
-			replaced.spared()
-		}
-		return os.NewSyscallError("renameat", err)
-	}
-	if replaces {
-		if mapping.IDOf(&moved) == mapping.IDOf(&replaced.st) {
-			replaced.spared()
-			return w.OK() // two names of one inode: rename(2) does nothing
-		}
-		s.removed(replaced)
-	}
-	if n := s.nodes.find(mapping.IDOf(&moved)); n != nil {
-		n.dropLink(link{r.Node, r.OldName})
-		n.addLink(link{r.NewDir, r.NewName})
-		s.renamed(n)
-	}
-	return w.OK()
-}
-
-// renamed tells the engine the new names of what has moved: a file, or whatever
-// is open below a directory.
-func (s *Session) renamed(moved *Node) {
-	if moved.kind != unix.S_IFDIR {
-		if f := s.files.Find(moved.key); f != nil {
-			f.SetName(s.Path(moved))
-			f.Unref()
-		}
-		return
-	}
-	for _, f := range s.files.Files() {
-		if n := s.nodes.find(f.ID()); n != nil {
-			f.SetName(s.Path(n))
-		}
-		f.Unref()
-	}
 }
 
 // locateID is locate of the node with the given number.

@@ -153,9 +153,19 @@ func (s *Session) describe(request fuse.Request) (ops []fault.Op, paths []string
 	case *fuse.LinkRequest:
 		return []fault.Op{fault.Link}, []string{s.pathNow(r.OldNode), s.pathIn(r.Node, r.NewName)}
 	case *fuse.RenameRequest:
-		return []fault.Op{fault.Rename}, []string{s.pathIn(r.Node, r.OldName), s.pathIn(r.NewDir, r.NewName)}
+		return s.describeRename(r)
+	case *wire.Rename2Request:
+		return s.describeRename(&r.RenameRequest)
+	case *wire.CopyFileRangeRequest:
+		return []fault.Op{fault.Write}, []string{s.pathNow(r.NodeOut)}
+	case *wire.TmpfileRequest:
+		return node(fault.Create)
 	}
 	return nil, nil
+}
+
+func (s *Session) describeRename(r *fuse.RenameRequest) (ops []fault.Op, paths []string) {
+	return []fault.Op{fault.Rename}, []string{s.pathIn(r.Node, r.OldName), s.pathIn(r.NewDir, r.NewName)}
 }
 
 // pathNow returns the path of a node, the last it had if it has none any more, and "."

@@ -8,7 +8,6 @@ import (
 	"bazil.org/fuse"
 	"golang.org/x/sys/unix"
 
-	"mapfs/fs/crash"
 	"mapfs/fs/wire"
 	"mapfs/mapping"
 )
@@ -236,6 +235,11 @@ func (s *Session) open(w *wire.Worker, r *fuse.OpenRequest) error {
 
 // openFile makes the handle that an open asks for, which is charged for already.
 func (s *Session) openFile(n *Node, r *fuse.OpenRequest) (wire.OpenOut, error) {
+	if wantOf(r.Flags) == accessWrite {
+		if err := s.mayWrite(n, r.Flags); err != nil {
+			return wire.OpenOut{}, err
+		}
+	}
 	var st unix.Stat_t
 	f, err := s.acquireLooked(n, wantOf(r.Flags), &st)
 	if err != nil {
@@ -269,7 +273,7 @@ func (s *Session) newHandle(n *Node, f *mapping.File, flags fuse.OpenFlags, clie
 		n.knows(noCapabilities|noSetID, false)
 	}
 	var out wire.OpenOut
-	if n.opened(f, st) || s.opts.Exclusive {
+	if n.opened(f, wantOf(flags) == accessWrite, st) || s.opts.Exclusive {
 		out.OpenFlags |= uint32(fuse.OpenKeepCache)
 	}
 	if f.Name() == "" {
@@ -281,66 +285,6 @@ func (s *Session) newHandle(n *Node, f *mapping.File, flags fuse.OpenFlags, clie
 	}
 	out.Fh = uint64(s.handles.add(&handle{node: n, file: f, flags: int(flags), user: client.Uid, failures: f.Failures()}))
 	return out, nil
-}
-
-// create makes a file and opens it. A name that exists by now is ESTALE: the
-// kernel checked no permission for opening it, and looks it up again.
-func (s *Session) create(w *wire.Worker, r *fuse.CreateRequest) error {
-	p, err := s.newEntry(r.Node, r.Name)
-	if err != nil {
-		return err
-	}
-	defer s.leave(p)
-	if err := s.admit(r.Uid); err != nil {
-		return err
-	}
-	out, err := s.createFile(p, r)
-	if err != nil {
-		s.dismiss(r.Uid)
-		return err
-	}
-	return w.Send(wire.BytesOf(&out))
-}
-
-// createFile makes the file that a create asks for at p, and its handle, which is
-// charged for already.
-func (s *Session) createFile(p place, r *fuse.CreateRequest) (wire.CreateOut, error) {
-	var out wire.CreateOut
-	defer s.history.begin()()
-	fd := -1
-	err := s.as(&r.Header, func() (err error) {
-		const flags = unix.O_RDWR | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC
-		fd, err = unix.Openat(p.dir.fd, r.Name, flags, unixMode(r.Mode)&permissionBits)
-		return err
-	})
-	if err == syscall.EEXIST && r.Flags&fuse.OpenExclusive == 0 {
-		return out, syscall.ESTALE
-	}
-	if err != nil {
-		return out, os.NewSyscallError("openat", err)
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		unix.Close(fd)
-		return out, os.NewSyscallError("fstat", err)
-	}
-	f, err := s.files.Open(fd, &st, true, true)
-	if err != nil {
-		return out, err
-	}
-	if err := s.history.made(crash.Create, p, r.Node); err != nil {
-		f.Release(false)
-		return out, err
-	}
-	if st.Dev != s.devices.root {
-		s.devices.written(st.Dev, p.dir.fd)
-	}
-	n := s.fillEntry(&out.Entry, &st, p, r.Node)
-	if out.Open, err = s.newHandle(n, f, r.Flags, &r.Header, &st); err != nil {
-		f.Release(false)
-		s.forget(n.id, 1)
-	}
-	return out, err
 }
 
 // read answers straight from the mapping.
@@ -435,7 +379,7 @@ func (s *Session) release(w *wire.Worker, r *fuse.ReleaseRequest) error {
 	case h.dir != nil:
 		h.dir.close()
 	default:
-		s.closeFile(h.node, h.file)
+		s.closeFile(h.node, h.file, wantOf(fuse.OpenFlags(h.flags)) == accessWrite)
 		if s.history != nil && !h.lost {
 			s.history.closed(h.node, h.flags)
 		}

@@ -111,7 +111,7 @@ func changes(request fuse.Request) bool {
 	case *fuse.OpenRequest:
 		return !r.Dir && wantOf(r.Flags) == accessWrite
 	case *fuse.CreateRequest, *fuse.MkdirRequest, *fuse.MknodRequest, *fuse.SymlinkRequest, *fuse.LinkRequest,
-		*fuse.RemoveRequest, *fuse.RenameRequest, *fuse.SetattrRequest, *fuse.SetxattrRequest, *fuse.RemovexattrRequest:
+		*fuse.RemoveRequest, *fuse.RenameRequest, *wire.Rename2Request, *fuse.SetattrRequest, *fuse.SetxattrRequest, *fuse.RemovexattrRequest:
 		return true
 	}
 	return false
@@ -129,6 +129,12 @@ func (h *history) lost(request fuse.Request) bool {
 	case *fuse.FsyncRequest:
 		id = r.Handle
 	case *fuse.FAllocateRequest:
+		id = r.Handle
+	case *wire.ReaddirplusRequest:
+		id = r.Handle
+	case *wire.LseekRequest:
+		id = r.Handle
+	case *wire.IoctlRequest:
 		id = r.Handle
 	case *fuse.GetattrRequest, *fuse.SetattrRequest:
 		// fstat(2) and fchmod(2) do not always send the handle.

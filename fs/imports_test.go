@@ -32,7 +32,7 @@ func TestArrows(t *testing.T) {
 		"mapfs/mapping/explicit":  append(mapping("paging", "guard", "sys", "pagestate", "dirty"), "mapfs/mapping"),
 
 		"mapfs/fs/mountpoint":      nil,
-		"mapfs/fs/wire":            {"mapfs/fs/mountpoint", "mapfs/mapping/share", fuse},
+		"mapfs/fs/wire":            {"mapfs/fs/mountpoint", "mapfs/mapping/share", "mapfs/mapping/paging", fuse},
 		"mapfs/fs/fault":           nil,
 		"mapfs/internal/quote":     nil,
 		"mapfs/fs/crash":           {"mapfs/internal/quote"},

@@ -21,9 +21,10 @@ type limits struct {
 	removed int
 	// workers caps the requests under way, each of which can hold a thread, and
 	// during its work up to descriptorsPerRequest descriptors. waiting caps those that
-	// hold neither: they wait for a worker, or for an event. Each keeps its buffer of
-	// some 130 KiB.
+	// hold neither: they wait for a worker, or for an event. Each keeps its message.
 	workers, waiting int
+	// requestBytes bounds one read or write; 0 is as many as the system allows.
+	requestBytes int
 }
 
 const (
@@ -53,7 +54,7 @@ func limitsOf(descriptors int, space int64) limits {
 	l.workers = max(reserve/descriptorsPerRequest, 8)
 	l.waiting = maxWaiting
 	if space < TightSpace {
-		l.workers, l.waiting = min(l.workers, 16), 64
+		l.workers, l.waiting, l.requestBytes = min(l.workers, 16), 64, 128<<10
 	}
 	l.dirs = max(min(descriptors/8, 16384), 4)
 	l.removed = max(min(descriptors/16, 4096), 2)

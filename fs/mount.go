@@ -46,7 +46,7 @@ func Mount(opts Options) (*Session, error) {
 // New returns a session that is mounted nowhere: it has everything but the kernel's
 // requests. Backing must be an absolute path. Close ends it.
 func New(opts Options) (*Session, error) {
-	s := &Session{opts: opts, log: opts.Log, subtree: opts.Subtree, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid())}
+	s := &Session{opts: opts, log: opts.Log, subtree: opts.Subtree, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), groups: ownGroups()}
 	if s.log == nil {
 		s.log = slog.Default()
 	}
@@ -107,7 +107,7 @@ func (s *Session) mount() error {
 		Mountpoint: s.opts.Mountpoint, FSName: fsname,
 		ReadOnly: s.opts.ReadOnly, AllowOther: s.opts.AllowOther, DefaultPermissions: s.opts.DefaultPermissions,
 		SUID: s.opts.SUID, Dev: s.opts.Dev, NoExec: s.opts.NoExec, NoATime: s.opts.NoATime, Writeback: s.opts.Writeback,
-		Workers: s.limits.workers, Waiting: s.limits.waiting, Log: s.log,
+		Workers: s.limits.workers, Waiting: s.limits.waiting, RequestBytes: s.limits.requestBytes, Log: s.log,
 	})
 	return err
 }

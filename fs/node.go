@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -45,6 +46,9 @@ type rareState struct {
 	// file is the open file while handles of it exist.
 	file    *mapping.File
 	handles int
+	// writers is how many of the handles clients can have stored through to pages that
+	// the kernel keeps.
+	writers int
 	// removed says that the last name was removed through the mount. last is then an
 	// O_PATH descriptor of the inode while nobody has it open, or -1. The kernel may
 	// be on its way to open it, and a file that was there when it was looked up can be
@@ -72,6 +76,9 @@ const (
 	noSetID
 	// program: somebody could run the file when its name was looked up last.
 	program
+	// guarded: the inode was made immutable, or to be appended to alone, through the
+	// mount.
+	guarded
 )
 
 // knows notes whether the given facts are so.
@@ -106,6 +113,10 @@ func (n *Node) addLink(l link) {
 	if n.newest != (link{}) {
 		rare := n.rareLocked()
 		rare.older = append(rare.older, n.newest)
+	}
+	l.name = strings.Clone(l.name) // a request's name is lent
+	if n.rare != nil {
+		n.rare.removed = false // a file that was made without a name has got one
 	}
 	n.newest = l
 }
@@ -275,6 +286,18 @@ func (t *nodeTable) look(st *unix.Stat_t, l link) *Node {
 	return n
 }
 
+// lookNameless returns a new node for a file that was just made without a name, and
+// counts a lookup.
+func (t *nodeTable) lookNameless(st *unix.Stat_t) *Node {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := &Node{id: t.next, key: mapping.IDOf(st), kind: modeRegular, lookups: 1, rare: &rareState{last: -1, removed: true}}
+	t.next++
+	t.byID[n.id] = n
+	t.byKey[n.key] = n
+	return n
+}
+
 // hold counts a lookup of a node that is known.
 func (t *nodeTable) hold(n *Node) {
 	t.mu.Lock()
@@ -365,5 +388,8 @@ func (t *nodeTable) keptLocked(n *Node) {
 		oldest := t.removed.Remove(t.removed.Front()).(*Node)
 		delete(t.removedAt, oldest.id)
 		oldest.forgotten()
+		if t.byKey[oldest.key] == oldest {
+			delete(t.byKey, oldest.key) // its number may soon be another file's
+		}
 	}
 }

@@ -18,11 +18,11 @@ type cacheStamp struct {
 	mtime, ctime unix.Timespec
 }
 
-// opened notes that n has one more handle, of f, and reports whether the bytes
+// opened notes that n has one more handle, of f, for writing or not, and reports whether the bytes
 // that the kernel has cached are still right: nobody changed the inode since
 // they were known to be. After a write through the mount they are not trusted,
 // because a change by somebody else at the same time cannot be told apart.
-func (n *Node) opened(f *mapping.File, st *unix.Stat_t) (keepCache bool) {
+func (n *Node) opened(f *mapping.File, writes bool, st *unix.Stat_t) (keepCache bool) {
 	now := cacheStamp{valid: true, size: st.Size, mtime: st.Mtim, ctime: st.Ctim}
 	// Time stamps come in steps. An inode that changed just now can change
 	// again without looking different.
@@ -34,6 +34,9 @@ func (n *Node) opened(f *mapping.File, st *unix.Stat_t) (keepCache bool) {
 	rare := n.rareLocked()
 	rare.file = f
 	rare.handles++
+	if writes {
+		rare.writers++
+	}
 	keepCache = now.valid && rare.cached == now
 	rare.cached = now
 	return keepCache
@@ -42,12 +45,12 @@ func (n *Node) opened(f *mapping.File, st *unix.Stat_t) (keepCache bool) {
 // stampStep is longer than the step of any kernel's time stamps (a jiffy).
 const stampStep = 20 * time.Millisecond
 
-// closeFile notes that n has one handle less, of f. An inode without a name stays
+// closeFile notes that n has one handle less, of f, which was for writing or not. An inode without a name stays
 // reachable as long as the kernel knows it.
-func (s *Session) closeFile(n *Node, f *mapping.File) {
+func (s *Session) closeFile(n *Node, f *mapping.File, writes bool) {
 	last := notOpened
 	for {
-		done, kept := n.closed(last)
+		done, kept := n.closed(last, writes)
 		if kept {
 			s.nodes.kept(n)
 		}
@@ -73,7 +76,7 @@ const (
 // closed notes that n has one handle less. If that is the last one of a removed
 // inode, last has to be an O_PATH descriptor of it, which n keeps; else nothing is
 // done, and done is false. A descriptor that is not needed is closed.
-func (n *Node) closed(last int) (done, kept bool) {
+func (n *Node) closed(last int, writes bool) (done, kept bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	rare := n.rare
@@ -82,6 +85,9 @@ func (n *Node) closed(last int) (done, kept bool) {
 		return false, false
 	}
 	rare.handles--
+	if writes {
+		rare.writers--
+	}
 	if final {
 		rare.file = nil
 	}
@@ -93,6 +99,13 @@ func (n *Node) closed(last int) (done, kept bool) {
 		unix.Close(last)
 	}
 	return true, kept
+}
+
+// mayBeStored reports whether the kernel can have stores of clients that it has not sent.
+func (n *Node) mayBeStored() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.rare != nil && n.rare.writers > 0
 }
 
 // changed notes that the bytes of n were changed through the mount.

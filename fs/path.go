@@ -8,6 +8,8 @@ import (
 
 	"bazil.org/fuse"
 	"golang.org/x/sys/unix"
+
+	"mapfs/mapping/sys"
 )
 
 // stepHow opens one directory of a path. RESOLVE_BENEATH and
@@ -165,7 +167,7 @@ func (s *Session) locateOnce(n *Node, st *unix.Stat_t) (place, error) {
 		if err != nil {
 			continue
 		}
-		if err := unix.Fstatat(p.dir.fd, p.name, st, unix.AT_SYMLINK_NOFOLLOW); err == nil && n.is(st) {
+		if err := sys.Lstatat(p.dir.fd, p.name, st); err == nil && n.is(st) {
 			return p, nil
 		}
 		s.leave(p)

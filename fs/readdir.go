@@ -12,6 +12,7 @@ import (
 
 	"mapfs/fs/wire"
 	"mapfs/mapping"
+	"mapfs/mapping/sys"
 )
 
 // dirHandle is an open directory. The kernel asks for a few entries at a time;
@@ -128,7 +129,7 @@ func (s *Session) ReadDir(w *wire.Worker, r *fuse.ReadRequest) error {
 	defer bounceBuffers.Put(out)
 	size := min(r.Size, cap(*out))
 	h.dir.mu.Lock()
-	entries, err := h.dir.read((*out)[:0:size], r.Offset, &s.devices)
+	entries, err := h.dir.read((*out)[:0:size], r.Offset, &s.devices, nil)
 	h.dir.mu.Unlock()
 	if err != nil {
 		return err
@@ -136,12 +137,57 @@ func (s *Session) ReadDir(w *wire.Worker, r *fuse.ReadRequest) error {
 	return w.SendBytes(entries)
 }
 
+// ReadDirPlus is ReadDir of entries that are looked up as well: all but those of
+// OpenAsDirs, which stand for something else.
+func (s *Session) ReadDirPlus(w *wire.Worker, r *wire.ReaddirplusRequest) error {
+	h := s.handles.get(r.Handle)
+	if h == nil || h.dir == nil {
+		return syscall.EBADF
+	}
+	out := bounceBuffers.Get().(*[]byte)
+	defer bounceBuffers.Put(out)
+	size := min(r.Size, cap(*out))
+	at := dirFD{id: h.node.id, fd: h.dir.fd}
+	look := func(entry *wire.EntryOut, name []byte) { s.lookEntry(entry, &at, name) }
+	if h.dir.asDirs {
+		look = func(*wire.EntryOut, []byte) {}
+	}
+	h.dir.mu.Lock()
+	entries, err := h.dir.read((*out)[:0:size], r.Offset, &s.devices, look)
+	h.dir.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if err := w.SendBytes(entries); err != nil {
+		// Nobody got it, so nobody will forget what is in it.
+		for id := range wire.Looked(entries) {
+			s.forget(id, 1)
+		}
+	}
+	return wire.ErrAnswered
+}
+
+// lookEntry looks up a name in an open directory and counts the lookup. What cannot be
+// looked up, or is not the mirror's, leaves entry as it is: with number 0, which says that
+// nothing was looked up.
+func (s *Session) lookEntry(entry *wire.EntryOut, at *dirFD, name []byte) {
+	called := unsafe.String(unsafe.SliceData(name), len(name))
+	if called == "." || called == ".." || at.id == fuse.RootID && s.reserves(called) {
+		return
+	}
+	var st unix.Stat_t
+	if err := sys.Lstatat(at.fd, called, &st); err != nil {
+		return // it has just been removed
+	}
+	s.fillEntry(entry, &st, place{at, called}, at.id)
+}
+
 // bounceBuffers holds buffers for answers of variable length.
 var bounceBuffers = sync.Pool{New: func() any { b := make([]byte, 128<<10); return &b }}
 
-// read appends the entries from off on to out, as many as its capacity allows.
-// d.mu must be held.
-func (d *dirHandle) read(out []byte, off int64, devices *deviceTable) ([]byte, error) {
+// read appends the entries from off on to out, as many as its capacity allows. look, if it
+// is not nil, looks each of them up. d.mu must be held.
+func (d *dirHandle) read(out []byte, off int64, devices *deviceTable, look func(entry *wire.EntryOut, name []byte)) ([]byte, error) {
 	if off != d.next || off == 0 && d.started {
 		if _, err := unix.Seek(d.fd, off, unix.SEEK_SET); err != nil {
 			return nil, os.NewSyscallError("lseek", err)
@@ -178,8 +224,13 @@ func (d *dirHandle) read(out []byte, off int64, devices *deviceTable) ([]byte, e
 			header.Type = unix.DT_DIR
 		}
 		if d.shows(kind, name) {
-			if len(out)+wire.DirentSize(name) > cap(out) {
+			if len(out)+wire.DirentSize(name)+wire.PlusSize(look != nil) > cap(out) {
 				return out, nil
+			}
+			if look != nil {
+				var entry wire.EntryOut
+				look(&entry, name)
+				out = append(out, wire.BytesOf(&entry)...)
 			}
 			out = wire.AppendDirent(out, &header, name)
 		}

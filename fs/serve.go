@@ -56,7 +56,7 @@ func (s *Session) serve(w *wire.Worker, request fuse.Request) error {
 func takesSpace(request fuse.Request) bool {
 	switch request.(type) {
 	case *fuse.WriteRequest, *fuse.CreateRequest, *fuse.MkdirRequest, *fuse.MknodRequest, *fuse.SymlinkRequest,
-		*fuse.LinkRequest, *fuse.FAllocateRequest, *fuse.SetxattrRequest:
+		*fuse.LinkRequest, *fuse.FAllocateRequest, *fuse.SetxattrRequest, *wire.CopyFileRangeRequest, *wire.TmpfileRequest:
 		return request.Hdr().Node&SubtreeNode == 0
 	}
 	return false
@@ -142,8 +142,22 @@ func (s *Session) handle(w *wire.Worker, request fuse.Request) error {
 	case *fuse.RemoveRequest:
 		return s.remove(w, r)
 	case *fuse.RenameRequest:
-		return s.rename(w, r)
-	case *fuse.PollRequest:
+		return s.rename(w, r, 0)
+	case *wire.Rename2Request:
+		return s.rename(w, &r.RenameRequest, r.Flags)
+	case *wire.TmpfileRequest:
+		return s.tmpfile(w, r)
+	case *wire.ReaddirplusRequest:
+		return s.ReadDirPlus(w, r)
+	case *wire.LseekRequest:
+		return s.lseek(w, r)
+	case *wire.CopyFileRangeRequest:
+		return s.copyFileRange(w, r)
+	case *wire.StatxRequest:
+		return s.statx(w, r)
+	case *wire.IoctlRequest:
+		return s.ioctl(w, r)
+	case *wire.PollRequest:
 		return Poll(w, r)
 	case *fuse.ReadlinkRequest:
 		return s.readlink(w, r)
@@ -162,8 +176,7 @@ func (s *Session) handle(w *wire.Worker, request fuse.Request) error {
 	case *fuse.DestroyRequest:
 		return w.OK()
 	default:
-		// What the library cannot decode (rename2, lseek, copy_file_range,
-		// tmpfile, ioctl ...), and locks, which the kernel then keeps itself.
+		// Locks, for example, which the kernel then keeps itself.
 		return syscall.ENOSYS
 	}
 }
@@ -197,7 +210,7 @@ const (
 
 // Poll answers poll(2) of a file that is always ready. ENOSYS would make the kernel
 // believe that of every file, a subtree's included.
-func Poll(w *wire.Worker, r *fuse.PollRequest) error {
+func Poll(w *wire.Worker, r *wire.PollRequest) error {
 	out := wire.PollOut{Revents: uint32(r.Events) & (PollRead | PollWrite)}
 	return w.Send(wire.BytesOf(&out))
 }

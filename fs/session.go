@@ -31,6 +31,8 @@ type Session struct {
 	// uid and gid are the daemon's own; what others create is created in
 	// their name when the daemon is root.
 	uid, gid uint32
+	// groups are the daemon's supplementary groups.
+	groups []uint32
 
 	// renameMu is held by a rename from its system call to its note in the
 	// nodes. A search that finds a node at none of its names waits for that.

@@ -315,7 +315,7 @@ func TestReaddirCookies(t *testing.T) {
 		var got []string
 		var cookies []int64
 		for off := int64(0); ; {
-			out, err := d.read(make([]byte, 0, size), off, &s.devices)
+			out, err := d.read(make([]byte, 0, size), off, &s.devices, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -336,7 +336,7 @@ func TestReaddirCookies(t *testing.T) {
 		}
 		// seekdir(3): from any cookie the rest is as it was.
 		for i := len(cookies) - 1; i >= 0; i -= 13 {
-			out, err := d.read(make([]byte, 0, 280), cookies[i], &s.devices)
+			out, err := d.read(make([]byte, 0, 280), cookies[i], &s.devices, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -363,7 +363,7 @@ func TestDirHandleClosedElsewhere(t *testing.T) {
 		d := s.handles.get(fuse.HandleID(out.Fh)).dir
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		if _, err := d.read(make([]byte, 0, 4096), 0, &s.devices); err != nil {
+		if _, err := d.read(make([]byte, 0, 4096), 0, &s.devices, nil); err != nil {
 			t.Error(err)
 		}
 	})
@@ -408,7 +408,7 @@ func TestCreateAsClient(t *testing.T) {
 		uid, gid uint32
 	}{{s.backing("mine"), 1234, 5678}, {filepath.Join(shared, "ours"), 1234, 4242}} {
 		h := &fuse.Header{Uid: 1234, Gid: 5678}
-		if err := s.as(h, func() error { return unix.Mkdir(c.path, 0o755) }); err != nil {
+		if err := s.as(&wire.Worker{}, h, func() error { return unix.Mkdir(c.path, 0o755) }); err != nil {
 			t.Fatal(err)
 		}
 		var st unix.Stat_t

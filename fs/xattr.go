@@ -170,7 +170,7 @@ func (s *Session) setxattr(w *wire.Worker, r *fuse.SetxattrRequest) error {
 	if s.ownsXattr(r.Name) {
 		return syscall.EPERM
 	}
-	if s.opts.AllowOther && strings.HasPrefix(r.Name, aclPrefix) {
+	if s.opts.AllowOther && !s.conn.Protocol.ACLs() && strings.HasPrefix(r.Name, aclPrefix) {
 		// The kernel checks the mode alone. With an access control list the
 		// mode's group bits are the list's mask: obeyed as mode they would give
 		// the group what the list gives to one user.
@@ -185,6 +185,11 @@ func (s *Session) setxattr(w *wire.Worker, r *fuse.SetxattrRequest) error {
 		return err
 	}
 	n.knows(noCapabilities|noSetID, false)
+	if r.SetxattrFlags&setxattrKillSGID != 0 {
+		if err := s.dropSetGID(n); err != nil {
+			return err
+		}
+	}
 	if strings.HasPrefix(r.Name, aclPrefix) {
 		s.conn.InvalidateAttributes(n.id) // an access control list sets the mode
 	}
@@ -212,6 +217,21 @@ func (s *Session) removexattr(w *wire.Worker, r *fuse.RemovexattrRequest) error 
 	}
 	return w.OK()
 }
+
+// setxattrKillSGID is FUSE_SETXATTR_ACL_KILL_SGID: the client may set the list, and not
+// keep the set-group-id bit.
+const setxattrKillSGID = 1
+
+// dropSetGID takes the set-group-id bit away.
+func (s *Session) dropSetGID(n *Node) error {
+	var st unix.Stat_t
+	return s.withInode(n, &st, func(path string) error {
+		return os.NewSyscallError("chmod", unix.Chmod(path, st.Mode&permissionBits&^unix.S_ISGID))
+	})
+}
+
+// aclDefault is the list that what is made in a directory inherits (acl(5)).
+const aclDefault = aclPrefix + "default"
 
 // aclPrefix begins the names of access control lists (acl(5)).
 const aclPrefix = "system.posix_acl_"

@@ -21,19 +21,31 @@ type Outlet interface {
 	Begin(n int) (fd int, header []byte)
 }
 
-// bounce holds buffers for reads that the mapping cannot serve.
-var bounce = sync.Pool{New: func() any { return new([bounceSize]byte) }}
+// MaxRead is the most bytes that one ReadTo may be asked for.
+const MaxRead = 1 << 20
 
-// bounceSize is the most bytes one ReadTo passes through a bounce buffer.
-const bounceSize = 128 << 10
+// bounce and longBounce hold buffers for reads that the mapping cannot serve: most are
+// short, and a long buffer drives everything else out of the processor's caches.
+var (
+	bounce     = sync.Pool{New: func() any { b := make([]byte, 128<<10); return &b }}
+	longBounce = sync.Pool{New: func() any { b := make([]byte, MaxRead); return &b }}
+)
 
-// ReadTo sends up to n bytes from off to the outlet, straight from the mapping.
+// bounceFor returns where buffers for n bytes are kept.
+func bounceFor(n int64) *sync.Pool {
+	if n <= 128<<10 {
+		return &bounce
+	}
+	return &longBounce
+}
+
+// ReadTo sends up to n bytes, at most MaxRead, from off to the outlet, straight from the mapping.
 // Fewer are sent only at the end of the file. sent reports whether the outlet's
 // descriptor was written to, rightly or not: an error before that is the
 // caller's to report. quiet says that the file's access time stays as it is
 // (open(2): O_NOATIME).
 func (f *File) ReadTo(out Outlet, off int64, n int, quiet bool) (sent bool, err error) {
-	g, ok := paging.RangeOf(off, int64(n))
+	g, ok := paging.RangeOf(off, int64(min(n, MaxRead)))
 	if !ok {
 		return false, os.NewSyscallError("read", syscall.EINVAL)
 	}
@@ -124,14 +136,15 @@ const touchMost = 8 << 10
 
 // bounceTo sends the bytes of g by way of pread(2).
 func (f *File) bounceTo(out Outlet, g paging.Range, quiet bool) (sent bool, err error) {
-	buf := bounce.Get().(*[bounceSize]byte)
-	defer bounce.Put(buf)
+	pool := bounceFor(g.Len())
+	buf := pool.Get().(*[]byte)
+	defer pool.Put(buf)
 	f.beforeRead(quiet)
-	n, err := f.readPast(buf[:min(g.Len(), bounceSize)], g.Off)
+	n, err := f.readPast((*buf)[:g.Len()], g.Off)
 	if err != nil && n == 0 {
 		return false, err
 	}
-	if end := g.Off + int64(n); end < g.End && n < bounceSize && end != f.size.Load() {
+	if end := g.Off + int64(n); end < g.End && end != f.size.Load() {
 		// Somebody has cut the file.
 		if _, err := f.refreshSizeLocked(); err != nil {
 			return false, err
@@ -139,7 +152,7 @@ func (f *File) bounceTo(out Outlet, g paging.Range, quiet bool) (sent bool, err 
 	}
 	f.loaded(paging.Range{Off: g.Off, End: g.Off + int64(n)})
 	fd, header := out.Begin(n)
-	_, err = f.sys.Writev(fd, header, buf[:n])
+	_, err = f.sys.Writev(fd, header, (*buf)[:n])
 	return true, err
 }
 

@@ -3,9 +3,6 @@
 package main
 
 import (
-	"bytes"
-	"fmt"
-	"log"
 	"net/http"
 	"os"
 	"os/signal"
@@ -91,17 +88,11 @@ func realMount(opts control.Options) (session, error) {
 	leaveRoomForWorkers()
 	raiseDescriptorLimit()
 	fitAddressSpace()
-	// Why fusermount3 refuses to mount is on its stderr alone, and the FUSE
-	// library passes that on to package log.
-	var words bytes.Buffer
-	log.SetOutput(&words)
-	log.SetFlags(0)
-	defer log.SetOutput(os.Stderr)
 	opts.Version = version
 	s, err := control.Mount(opts)
 	if err != nil {
 		// Not return s, err: a nil *fs.Session in a session is not nil.
-		return nil, withHelperWords(err, words.String())
+		return nil, err
 	}
 	return s, nil
 }
@@ -154,22 +145,6 @@ func openLimit() uint64 {
 		return 0
 	}
 	return n
-}
-
-// withHelperWords adds what fusermount3 said to an error that only has its exit
-// status.
-func withHelperWords(err error, words string) error {
-	var said []string
-	for line := range strings.Lines(words) {
-		_, text, found := strings.Cut(strings.TrimSpace(line), "fusermount3: ")
-		if found {
-			said = append(said, text)
-		}
-	}
-	if len(said) == 0 {
-		return err
-	}
-	return fmt.Errorf("%w: %s", err, strings.Join(said, "; "))
 }
 
 // stopSignals catches what asks the daemon to end.

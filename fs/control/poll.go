@@ -4,7 +4,6 @@ import (
 	"sync"
 	"syscall"
 
-	"bazil.org/fuse"
 
 	"mapfs/fs"
 	"mapfs/fs/wire"
@@ -12,7 +11,7 @@ import (
 
 // poll answers poll(2) of a file of the control tree: all but events are
 // always ready.
-func (t *Tree) poll(w *wire.Worker, r *fuse.PollRequest) error {
+func (t *Tree) poll(w *wire.Worker, r *wire.PollRequest) error {
 	h, ok := t.s.GetHandle(r.Handle).(handle)
 	if !ok {
 		return syscall.EBADF

@@ -41,9 +41,11 @@ func (t *Tree) Handle(w *wire.Worker, request fuse.Request) error {
 		return t.open(w, n, r)
 	case *fuse.ReadRequest:
 		return t.read(w, r)
+	case *wire.ReaddirplusRequest:
+		return t.readPlus(w, r)
 	case *fuse.WriteRequest:
 		return t.write(w, r)
-	case *fuse.PollRequest:
+	case *wire.PollRequest:
 		return t.poll(w, r)
 	case *fuse.ReleaseRequest:
 		t.s.ReleaseHandle(r.Handle)
@@ -65,7 +67,7 @@ func (t *Tree) Handle(w *wire.Worker, request fuse.Request) error {
 	case *fuse.RemoveRequest:
 		return t.removeMapping(w, n, r)
 	case *fuse.CreateRequest, *fuse.MkdirRequest, *fuse.MknodRequest, *fuse.SymlinkRequest, *fuse.LinkRequest,
-		*fuse.RenameRequest, *fuse.SetxattrRequest, *fuse.RemovexattrRequest, *fuse.FAllocateRequest:
+		*fuse.RenameRequest, *wire.Rename2Request, *wire.TmpfileRequest, *fuse.SetxattrRequest, *fuse.RemovexattrRequest, *fuse.FAllocateRequest:
 		return syscall.EPERM
 	}
 	return syscall.ENOSYS
@@ -225,6 +227,20 @@ func (t *Tree) read(w *wire.Worker, r *fuse.ReadRequest) error {
 		return err
 	}
 	return w.SendBytes(out)
+}
+
+// readPlus answers a read of a directory whose entries could be looked up. They are not:
+// the kernel must ask for each of what it is to know.
+func (t *Tree) readPlus(w *wire.Worker, r *wire.ReaddirplusRequest) error {
+	h, ok := t.s.GetHandle(r.Handle).(handle)
+	if !ok {
+		return t.s.ReadDirPlus(w, r) // of OpenAsDirs
+	}
+	entries, err := h.read(&call{t: t, w: w}, r.Offset, r.Size)
+	if err != nil {
+		return err
+	}
+	return w.SendBytes(wire.WithoutLookups(entries, r.Size))
 }
 
 func (t *Tree) write(w *wire.Worker, r *fuse.WriteRequest) error {

@@ -41,6 +41,10 @@ func (t *Tree) writeStatus(b *strings.Builder, _ *node, _ *fuse.Header) error {
 		fmt.Fprintf(b, "history %s\n", model.Name())
 		fmt.Fprintf(b, "recording %s\n", t.recording())
 	}
+	protocol := &t.s.Conn().Protocol
+	fmt.Fprintf(b, "protocol %s\n", protocol.Version())
+	fmt.Fprintf(b, "features %s\n", orNone(protocol.Features()))
+	fmt.Fprintf(b, "request_bytes %d\n", protocol.RequestBytes)
 	fmt.Fprintf(b, "page_size %d\n", paging.PageSize)
 	fmt.Fprintf(b, "files %d\n", t.s.Files().Count())
 	fmt.Fprintf(b, "nodes %d\n", t.s.Nodes())

@@ -25,8 +25,8 @@ const (
 	Subtype   = "mapfs"
 	mountType = "fuse." + Subtype
 
-	// mountHelper is set-uid root and mounts for everybody (fuse3's).
-	mountHelper = "fusermount3"
+	// Helper is set-uid root and mounts for everybody (that of fuse3).
+	Helper = "fusermount3"
 
 	// patience bounds a look at a mount whose daemon may be stuck.
 	patience = 2 * time.Second
@@ -324,8 +324,8 @@ func (h mountHost) checkFuse() error {
 	if !h.mayMount() {
 		return errors.New("this container may not mount; run it with '--cap-add SYS_ADMIN' (Docker)")
 	}
-	if _, err := h.lookPath(mountHelper); err != nil {
-		return fmt.Errorf("%s is not in PATH; install the package fuse3 (on Debian and Ubuntu: apt-get install fuse3)", mountHelper)
+	if _, err := h.lookPath(Helper); err != nil {
+		return fmt.Errorf("%s is not in PATH; install the package fuse3 (on Debian and Ubuntu: apt-get install fuse3)", Helper)
 	}
 	return nil
 }

@@ -45,7 +45,7 @@ func helperUnmount(path string, lazy bool) error {
 	if lazy {
 		args = append(args, "-z")
 	}
-	helper := exec.Command(mountHelper, append(args, "--", path)...)
+	helper := exec.Command(Helper, append(args, "--", path)...)
 	// A Ctrl-C is sent to the whole group. The helper is not to die of it.
 	helper.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	output, err := helper.CombinedOutput()
@@ -68,7 +68,7 @@ func helperError(output string) error {
 		}
 	}
 	if output == "" {
-		return errors.New(mountHelper + " failed")
+		return errors.New(Helper + " failed")
 	}
 	return errors.New(strings.ReplaceAll(output, "\n", "; "))
 }

@@ -8,10 +8,13 @@ import (
 
 // Conn is the connection to the kernel of one mount.
 type Conn struct {
-	lib      *fuse.Conn
-	dev      int // a duplicate of the library's descriptor
+	// Protocol is what was agreed on when the mount was made.
+	Protocol Protocol
+
+	dev      int
 	log      *slog.Logger
 	handler  Handler
+	buffers  buffers
 	workers  workers
 	waiters  waiters
 	notifier notifier
@@ -22,15 +25,11 @@ type Handler interface {
 	// Handle does what a request asks for and answers it with one of w's methods. An
 	// error is sent to the client as [ErrnoOf] has it; [ErrAnswered] says that there
 	// is nothing left to send. Handle is called from many goroutines at a time. It
-	// gets no interrupts.
+	// gets no interrupts. The request is lent until Handle returns, and so are the bytes
+	// in it and the name of a lookup and of an attribute that is read; other names may be
+	// kept.
 	Handle(w *Worker, request fuse.Request) error
 }
 
 // Requests returns how many requests there have been.
 func (c *Conn) Requests() uint64 { return c.workers.begun.Load() }
-
-// Wakeup tells those who wait in poll(2) for an open file to look again.
-func (c *Conn) Wakeup(wakeup fuse.PollWakeup) {
-	// A poller that is gone is nobody to tell.
-	_ = c.lib.NotifyPollWakeup(wakeup)
-}

@@ -3,10 +3,11 @@ package wire
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
-	"sync"
+	"os"
+	"syscall"
 
-	"bazil.org/fuse"
 	"golang.org/x/sys/unix"
 
 	"mapfs/fs/mountpoint"
@@ -26,71 +27,89 @@ type Options struct {
 
 	// Workers caps the requests that are worked on at a time, each of which can hold
 	// a thread. Waiting caps those that hold none: they wait for a worker or in
-	// [Worker.Wait]. Each keeps a buffer of some 130 KiB.
+	// [Worker.Wait]. Each keeps its message, which can be as long as a request.
 	Workers, Waiting int
+
+	// RequestBytes bounds how many bytes one read or write has; 0 means as many as the
+	// system allows, at most [MaxRequestBytes].
+	RequestBytes int
 
 	Log *slog.Logger
 }
 
-// maxReadahead is how much the kernel may read ahead of a client, in bytes. It
-// splits what it reads ahead into requests of at most 128 KiB.
-const maxReadahead = 1 << 20
-
-// mountLock keeps two mounts of one process apart while each looks for its
-// descriptor.
-var mountLock sync.Mutex
+// maxReadahead is how much the kernel may read ahead of a client, in bytes.
+const maxReadahead = MaxRequestBytes
 
 // Mount mounts on o.Mountpoint. When it returns the mount is in the mount table; it
 // answers as soon as [Conn.Serve] runs.
 func Mount(o Options) (*Conn, error) {
-	mountLock.Lock()
-	defer mountLock.Unlock()
-	before, err := openDevices()
-	if err != nil {
-		return nil, err
-	}
 	c := &Conn{log: o.Log}
-	if c.lib, err = fuse.Mount(o.Mountpoint, o.list()...); err != nil {
+	var err error
+	if c.dev, err = o.connect(); err != nil {
 		return nil, fmt.Errorf("mount on %s: %w", o.Mountpoint, err)
 	}
-	if c.dev, err = sessionDevice(before); err != nil {
-		c.lib.Close()
+	if err := c.greet(&o); err != nil {
+		unix.Close(c.dev)
+		err = fmt.Errorf("mount on %s: %w", o.Mountpoint, err)
 		return nil, errors.Join(err, mountpoint.Unmount(o.Mountpoint, true))
 	}
+	c.buffers.size = c.Protocol.RequestBytes + headRoom
 	c.workers.init(c, &o)
 	c.notifier.start(c)
+	widenReadahead(o.Mountpoint, c.Protocol.RequestBytes)
 	return c, nil
 }
 
-// list returns the options in the library's form.
-func (o *Options) list() []fuse.MountOption {
-	list := []fuse.MountOption{
-		fuse.FSName(o.FSName),
-		fuse.Subtype(mountpoint.Subtype),
-		fuse.AsyncRead(),
-		fuse.MaxReadahead(maxReadahead),
-		fuse.HandleKillPriv(),
-		fuse.CacheSymlinks(),
-		fuse.MaxBackground(maxBackground),
+// greet agrees with the kernel on what is spoken: it answers FUSE_INIT, which comes first.
+func (c *Conn) greet(o *Options) error {
+	message := make([]byte, 2*headRoom) // the least that the kernel accepts
+	n, err := c.read(message)
+	if err != nil {
+		return fmt.Errorf("reading FUSE_INIT: %w", err)
 	}
-	for _, option := range []struct {
-		on  bool
-		add fuse.MountOption
-	}{
-		{o.ReadOnly, fuse.ReadOnly()},
-		{o.AllowOther, fuse.AllowOther()},
-		{o.DefaultPermissions, fuse.DefaultPermissions()},
-		{o.SUID, fuse.AllowSUID()},
-		{o.Dev, fuse.AllowDev()},
-		{o.Writeback, fuse.WritebackCache()},
-		{o.NoExec, rawOption("noexec")},
-		{o.NoATime, rawOption("noatime")},
-	} {
-		if option.on {
-			list = append(list, option.add)
+	out, agreed, refused := o.answerInit(message[:n])
+	body := message[:n]
+	in := take[inHeader](&body)
+	if in == nil {
+		return refused
+	}
+	r := reply{dev: c.dev}
+	r.start(in.Unique)
+	if refused != nil {
+		_ = r.fail(ErrnoOf(refused))
+		return refused
+	}
+	c.Protocol = agreed
+	return r.Send(BytesOf(&out))
+}
+
+// read reads one message. io.EOF says that the mount was unmounted.
+func (c *Conn) read(message []byte) (int, error) {
+	for {
+		n, err := syscall.Read(c.dev, message)
+		switch {
+		case err == syscall.EINTR || err == syscall.EAGAIN || err == syscall.ENOENT:
+			// ENOENT: the request was interrupted before it could be read.
+		case err == syscall.ENODEV || err == nil && n == 0:
+			return 0, io.EOF
+		case err != nil:
+			return 0, os.NewSyscallError("read", err)
+		default:
+			return n, nil
 		}
 	}
-	return list
+}
+
+// widenReadahead has the kernel read as much ahead of a client as one request can have,
+// where it lets us: it keeps to 128 KiB however much FUSE_INIT allows.
+func widenReadahead(path string, bytes int) {
+	id, err := mountpoint.ConnectionID(path)
+	if err != nil {
+		return
+	}
+	file := fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", unix.Major(uint64(id)), unix.Minor(uint64(id)))
+	// Who may not write it reads in smaller pieces.
+	_ = os.WriteFile(file, fmt.Appendf(nil, "%d", bytes>>10), 0)
 }
 
 // Serve has h answer requests until the mount is unmounted. It returns what ended the
@@ -104,5 +123,5 @@ func (c *Conn) Serve(h Handler) error {
 func (c *Conn) Close() {
 	c.notifier.stop()
 	unix.Close(c.dev)
-	c.lib.Close()
+	c.buffers.close()
 }

@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"errors"
 	"sync"
 
 	"bazil.org/fuse"
@@ -61,14 +60,6 @@ func (c *Conn) InvalidateAttributes(id fuse.NodeID) {
 	c.invalidateNode(id, -1, 0)
 }
 
-// invalidateNode sends a notification about the bytes of a node from off on, or, with -1,
-// about its attributes alone. That the kernel has nothing of it is no error.
-func (c *Conn) invalidateNode(id fuse.NodeID, off, size int64) {
-	if err := c.lib.InvalidateNode(id, off, size); err != nil && !errors.Is(err, fuse.ErrNotCached) {
-		c.log.Debug("invalidation refused", "node", id, "error", err)
-	}
-}
-
 // stop ends the goroutine.
 func (n *notifier) stop() {
 	close(n.closed)
@@ -90,9 +81,7 @@ func (c *Conn) HandOver(nodes []fuse.NodeID, names []Name) <-chan struct{} {
 	go func() {
 		defer close(done)
 		for _, name := range names {
-			if err := c.lib.InvalidateEntry(name.Dir, name.Name); err != nil && !errors.Is(err, fuse.ErrNotCached) {
-				c.log.Debug("invalidation refused", "directory", name.Dir, "name", name.Name, "error", err)
-			}
+			c.invalidateEntry(name)
 		}
 		for _, id := range nodes {
 			c.invalidateNode(id, 0, -1)

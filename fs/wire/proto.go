@@ -1,13 +1,15 @@
 package wire
 
 import (
+	"iter"
 	"time"
 	"unsafe"
 
+	"bazil.org/fuse"
 	"golang.org/x/sys/unix"
 )
 
-// The structures of linux/fuse.h, protocol 7.33, that replies are made of. They
+// The structures of linux/fuse.h, protocol 7.45, that replies are made of. They
 // are written here rather than by the library because its encoder leaves out the
 // sticky bit, and because a reply then costs no allocation.
 
@@ -108,6 +110,90 @@ func AppendDirent(out []byte, header *Dirent, name []byte) []byte {
 	out = append(append(out, BytesOf(header)...), name...)
 	for len(out) < end {
 		out = append(out, 0)
+	}
+	return out
+}
+
+// LseekOut is struct fuse_lseek_out.
+type LseekOut struct{ Offset uint64 }
+
+// IoctlOut is struct fuse_ioctl_out; what comes out follows it.
+type IoctlOut struct {
+	Result                 int32
+	Flags, InIovs, OutIovs uint32
+}
+
+// SxTime is struct fuse_sx_time.
+type SxTime struct {
+	Sec  int64
+	Nsec uint32
+	_    int32
+}
+
+// StatxOut is struct fuse_statx_out with the struct fuse_statx in it.
+type StatxOut struct {
+	AttrValid            uint64
+	AttrValidNsec, _     uint32
+	_                    [2]uint64
+	Mask, Blksize        uint32
+	Attributes           uint64
+	Nlink, UID, GID      uint32
+	Mode, _              uint16
+	Ino, Size, Blocks    uint64
+	AttributesMask       uint64
+	Atime, Btime         SxTime
+	Ctime, Mtime         SxTime
+	RdevMajor, RdevMinor uint32
+	DevMajor, DevMinor   uint32
+	_                    [14]uint64
+}
+
+// Set fills o from what stat(2) said. ino is the number to show.
+func (o *StatxOut) Set(st *unix.Stat_t, ino uint64) {
+	o.Mask = unix.STATX_BASIC_STATS
+	o.Blksize, o.Nlink, o.UID, o.GID = uint32(st.Blksize), uint32(st.Nlink), st.Uid, st.Gid
+	o.Mode, o.Ino, o.Size, o.Blocks = uint16(st.Mode), ino, uint64(st.Size), uint64(st.Blocks)
+	o.Atime = SxTime{Sec: st.Atim.Sec, Nsec: uint32(st.Atim.Nsec)}
+	o.Ctime = SxTime{Sec: st.Ctim.Sec, Nsec: uint32(st.Ctim.Nsec)}
+	o.Mtime = SxTime{Sec: st.Mtim.Sec, Nsec: uint32(st.Mtim.Nsec)}
+	o.RdevMajor, o.RdevMinor = unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev))
+}
+
+// PlusSize returns how many bytes an entry has beside its [Dirent] in the answer to a
+// [ReaddirplusRequest]: those of an [EntryOut], which comes first.
+func PlusSize(plus bool) int {
+	if plus {
+		return int(unsafe.Sizeof(EntryOut{}))
+	}
+	return 0
+}
+
+// Looked yields the nodes that the answer to a [ReaddirplusRequest] says were looked up.
+func Looked(entries []byte) iter.Seq[fuse.NodeID] {
+	return func(yield func(fuse.NodeID) bool) {
+		for len(entries) > 0 {
+			entry := take[EntryOut](&entries)
+			header := (*Dirent)(unsafe.Pointer(unsafe.SliceData(entries)))
+			entries = entries[DirentSize(entries[:header.Namelen]):]
+			if entry.Nodeid != 0 && !yield(fuse.NodeID(entry.Nodeid)) {
+				return
+			}
+		}
+	}
+}
+
+// WithoutLookups returns the answer to a [ReaddirplusRequest] with the given entries,
+// none of which was looked up: as many as fit into size bytes.
+func WithoutLookups(entries []byte, size int) []byte {
+	var out []byte
+	for len(entries) > 0 {
+		header := (*Dirent)(unsafe.Pointer(unsafe.SliceData(entries)))
+		length := int(unsafe.Sizeof(*header)) + (int(header.Namelen)+7)&^7
+		if len(out)+PlusSize(true)+length > size {
+			break
+		}
+		out = append(append(out, BytesOf(&EntryOut{})...), entries[:length]...)
+		entries = entries[length:]
 	}
 	return out
 }

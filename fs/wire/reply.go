@@ -17,27 +17,19 @@ const headerSize = int(unsafe.Sizeof(outHeader{}))
 // answer needs no memory but this.
 type reply struct {
 	dev int
-	// request is the one being answered.
-	request *fuse.Header
+	// pending says that a request is being answered.
+	pending bool
 	// buf holds the header and a fixed reply after it.
 	buf struct {
 		header outHeader
-		body   [unsafe.Sizeof(CreateOut{})]byte
+		body   [unsafe.Sizeof(StatxOut{})]byte
 	}
 }
 
-// start makes ready for the answer to a request.
-func (r *reply) start(request *fuse.Header) {
-	r.request = request
-	r.buf.header = outHeader{Unique: uint64(request.ID)}
-}
-
-// finish gives the request's buffer back to the library, which does it for the
-// answers it sends itself. A forget is never answered, so answering one is how
-// the buffer comes back and nothing else happens.
-func (r *reply) finish() {
-	(&fuse.ForgetRequest{Header: *r.request}).Respond()
-	r.request = nil
+// start makes ready for the answer to the request with the given number.
+func (r *reply) start(unique uint64) {
+	r.pending = true
+	r.buf.header = outHeader{Unique: unique}
 }
 
 // OK answers without a body.
@@ -49,9 +41,10 @@ func (r *reply) fail(errno syscall.Errno) error {
 	return r.Send(nil)
 }
 
-// Send answers with a body of a fixed size, at most that of a [CreateOut]; see
+// Send answers with a body of a fixed size, at most that of a [StatxOut]; see
 // [BytesOf]. It only copies the body, which can therefore live on the caller's stack.
 func (r *reply) Send(body []byte) error {
+	r.pending = false
 	length := headerSize + copy(r.buf.body[:], body)
 	r.buf.header.Len = uint32(length)
 	_, err := unix.Write(r.dev, BytesOf(&r.buf)[:length])
@@ -63,6 +56,7 @@ func (r *reply) SendBytes(body []byte) error {
 	if len(body) <= len(r.buf.body) {
 		return r.Send(body)
 	}
+	r.pending = false
 	r.buf.header.Len = uint32(headerSize + len(body))
 	_, err := unix.Writev(r.dev, [][]byte{BytesOf(&r.buf.header), body})
 	return err
@@ -71,6 +65,7 @@ func (r *reply) SendBytes(body []byte) error {
 // Begin returns the header of an answer of n bytes, and the descriptor to write it and
 // the bytes to, in one system call. The caller then returns [ErrAnswered].
 func (r *reply) Begin(n int) (fd int, header []byte) {
+	r.pending = false
 	r.buf.header.Len = uint32(headerSize + n)
 	return r.dev, BytesOf(&r.buf.header)
 }
@@ -82,24 +77,23 @@ var ErrAnswered = errors.New("answered")
 // the client an EIO and not everybody the mount.
 func (w *Worker) answer(request fuse.Request) {
 	c := w.conn
-	w.start(request.Hdr())
+	w.start(uint64(request.Hdr().ID))
 	w.user.Store(int64(request.Hdr().Uid))
 	defer w.user.Store(nobody)
 	defer func() {
 		if e := recover(); e != nil {
 			c.log.Error("a request failed", "request", request.String(), "panic", e, "stack", string(debug.Stack()))
-			if w.request != nil {
-				w.fail(syscall.EIO)
-				w.finish()
+			if w.pending {
+				_ = w.fail(syscall.EIO)
 			}
 		}
+		w.pending = false
 	}()
 	if err := w.handle(request); err != nil && err != ErrAnswered {
 		if err := w.fail(ErrnoOf(err)); err != nil && err != syscall.ENOENT {
-			c.log.Error("a reply was refused", "error", err)
+			c.log.Error("a reply was refused", "request", request.String(), "error", err)
 		}
 	}
-	w.finish()
 }
 
 // handle passes a request on, except for interrupts. They are about requests that wait,

@@ -25,11 +25,11 @@ const maxEarly = 1024
 // connection ends, ENOMEM that too many requests of the client's user wait already. A
 // request that waits holds no thread.
 func (w *Worker) Wait(done <-chan struct{}) error {
-	interrupted, err := w.conn.waiters.enter(w.request.ID)
+	interrupted, err := w.conn.waiters.enter(w.header.ID)
 	if err != nil {
 		return err
 	}
-	defer w.conn.waiters.leave(w.request.ID)
+	defer w.conn.waiters.leave(w.header.ID)
 	p := &w.conn.workers
 	if err := p.beginWait(w); err != nil {
 		return err
@@ -96,7 +96,7 @@ func (v *waiters) close() {
 // thread, so it does not count as a worker until endWait. Too many of one user are
 // refused: ENOMEM.
 func (p *workers) beginWait(w *Worker) error {
-	if !p.crowd.waiting.Take(w.request.Uid, 1) {
+	if !p.crowd.waiting.Take(w.header.Uid, 1) {
 		return syscall.ENOMEM
 	}
 	p.mu.Lock()
@@ -108,9 +108,9 @@ func (p *workers) beginWait(w *Worker) error {
 }
 
 func (p *workers) endWait(w *Worker) {
-	w.user.Store(int64(w.request.Uid))
+	w.user.Store(int64(w.header.Uid))
 	p.mu.Lock()
 	p.resting--
 	p.mu.Unlock()
-	p.crowd.waiting.Give(w.request.Uid, 1)
+	p.crowd.waiting.Give(w.header.Uid, 1)
 }

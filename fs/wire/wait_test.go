@@ -20,7 +20,7 @@ func waiting(most int) *Conn {
 // wait has a request wait for done.
 func (c *Conn) wait(id fuse.RequestID, done <-chan struct{}) <-chan error {
 	w := &Worker{conn: c}
-	w.request = &fuse.Header{ID: id}
+	w.header = fuse.Header{ID: id}
 	result := make(chan error, 1)
 	go func() { result <- w.Wait(done) }()
 	return result

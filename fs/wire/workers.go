@@ -1,13 +1,14 @@
 package wire
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
+
+	"bazil.org/fuse"
 )
 
 // workers are the goroutines that answer requests. One of them, always the same,
@@ -95,7 +96,7 @@ func (p *workers) start() {
 		return
 	}
 	w := &Worker{conn: p.conn, at: len(p.all)}
-	w.dev = p.conn.dev
+	w.dev, w.decoder.setxattrExt = p.conn.dev, p.conn.Protocol.granted&featureSetxattrExt != 0
 	w.user.Store(nobody)
 	p.all = append(p.all, w)
 	// The group has the worker before it counts as idle: the last other one may
@@ -124,7 +125,13 @@ func (p *workers) leave(w *Worker) {
 // Worker reads requests and has them answered, one at a time.
 type Worker struct {
 	reply
-	conn *Conn
+	conn    *Conn
+	decoder decoder
+	// message is what requests are read into; header and length are those of the request
+	// under way.
+	message []byte
+	header  fuse.Header
+	length  int
 
 	// user is whose request is under way, or nobody.
 	user atomic.Int64
@@ -134,13 +141,26 @@ type Worker struct {
 // nobody is no user's number.
 const nobody = -1
 
+// Group returns the supplementary group of the client that counts for what its request
+// creates, if there is one (FUSE_CREATE_SUPP_GROUP).
+func (w *Worker) Group() (group uint32, ok bool) { return w.decoder.group, w.decoder.hasGroup }
+
 // work reads and answers requests until there are no more, or another worker is
 // idle.
 func (p *workers) work(w *Worker) {
 	defer p.leave(w)
+	var err error
+	if w.message, err = p.conn.buffers.get(); err != nil {
+		// The others go on; who is the last must not leave.
+		if p.idle.Add(-1); p.running.Load() == 1 {
+			p.fail(err)
+		}
+		return
+	}
+	defer p.conn.buffers.put(w.message)
 	var tick uint32
 	for {
-		request, err := p.conn.lib.ReadRequest()
+		w.length, err = p.conn.read(w.message)
 		p.idle.Add(-1)
 		switch {
 		case err == nil:
@@ -148,16 +168,7 @@ func (p *workers) work(w *Worker) {
 			if p.asleep.Load() {
 				p.wake()
 			}
-			if p.running.Load() <= crowdSize || !p.holdBack(request) {
-				w.answer(request)
-				for p.crowd.length.Load() > 0 {
-					next := p.next(request.Hdr().Uid)
-					if next == nil {
-						break
-					}
-					w.answer(next)
-				}
-			}
+			p.serveOne(w)
 			if now := p.ticks.Load(); now != tick {
 				// A goroutine that leaves the processor by system calls only
 				// looks to Go's scheduler as if it never did. After 10 ms it
@@ -166,17 +177,11 @@ func (p *workers) work(w *Worker) {
 				tick = now
 				runtime.Gosched()
 			}
-		case errors.Is(err, io.EOF):
+		case err == io.EOF:
 			p.end()
 			return
-		case errors.Is(err, syscall.EINTR), errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.ENOENT):
-			// ENOENT: the request was interrupted before it could be read.
 		default:
-			select {
-			case p.fatal <- fmt.Errorf("reading a request: %w", err):
-			default:
-			}
-			p.end()
+			p.fail(fmt.Errorf("reading a request: %w", err))
 			return
 		}
 		// In one step: a worker on its way out must not look idle to another,
@@ -187,10 +192,48 @@ func (p *workers) work(w *Worker) {
 	}
 }
 
+// serveOne answers the request that w has read.
+func (p *workers) serveOne(w *Worker) {
+	request, header, err := w.decoder.decode(w.message[:w.length])
+	w.header = header
+	if err != nil {
+		p.conn.log.Error("a request is not what its number says", "bytes", w.length, "header", header.String())
+		if header.ID != 0 {
+			w.start(uint64(header.ID))
+			_ = w.fail(syscall.EIO)
+		}
+		return
+	}
+	var refused syscall.Errno
+	if p.running.Load() > crowdSize {
+		refused = p.holdBack(w, request)
+	}
+	if refused != 0 {
+		w.start(uint64(header.ID))
+		// Whose client is gone needs no answer.
+		_ = w.fail(refused)
+		w.user.Store(nobody)
+	} else {
+		w.answer(request)
+	}
+	scrub(request, w.message[:w.length])
+	p.next(header.Uid)
+}
+
+// fail ends the session with an error.
+func (p *workers) fail(err error) {
+	select {
+	case p.fatal <- err:
+	default:
+	}
+	p.end()
+}
+
 // end notes that there are no more requests, and ends those that wait.
 func (p *workers) end() {
 	p.mu.Lock()
 	p.ended = true
+	p.disperseLocked()
 	p.mu.Unlock()
 	p.conn.waiters.close()
 }
