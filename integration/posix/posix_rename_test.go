@@ -11,8 +11,49 @@ import (
 
 func itoa(n int) string { return strconv.Itoa(n) }
 
+// rename2 is renameat2(2) of two names.
+func (c *checkT) rename2(from, to string, flags uint) error {
+	return unix.Renameat2(unix.AT_FDCWD, c.Path(from), unix.AT_FDCWD, c.Path(to), flags)
+}
+
 // renameChecks are about rename.
 var renameChecks = []check{
+	{name: "rename_noreplace", run: func(c *checkT) {
+		c.Write(c.Path("a"), "a")
+		c.Ok(c.rename2("a", "b", unix.RENAME_NOREPLACE), "renameat2")
+		c.Holds(c.Path("b"), "a")
+		c.Absent(c.Path("a"))
+		c.Write(c.Path("a"), "other")
+		c.Errno(c.rename2("a", "b", unix.RENAME_NOREPLACE), unix.EEXIST, "renameat2 over a file")
+		c.Holds(c.Path("b"), "a")
+		c.Holds(c.Path("a"), "other")
+	}},
+	{name: "rename_exchange", run: func(c *checkT) {
+		c.Write(c.Path("a"), "a")
+		c.Mkdir(c.Path("d"))
+		c.Write(c.Path("d", "in"), "inside")
+		fd := c.Open(c.Path("a"), unix.O_RDWR, 0)
+		inside := c.Open(c.Path("d", "in"), unix.O_RDWR, 0)
+		a, d := c.Lstat(c.Path("a")).Ino, c.Lstat(c.Path("d")).Ino
+		c.Ok(c.rename2("a", "d", unix.RENAME_EXCHANGE), "renameat2")
+		c.Holds(c.Path("d"), "a")
+		c.Holds(c.Path("a", "in"), "inside")
+		harness.Equal(c, c.Lstat(c.Path("a")).Ino, d, "inode of a")
+		harness.Equal(c, c.Lstat(c.Path("d")).Ino, a, "inode of d")
+		c.FdHolds(fd, "a")
+		_, err := unix.Pwrite(inside, []byte("IN"), 0)
+		c.Ok(err, "write to a file in the directory")
+		c.Holds(c.Path("a", "in"), "INside")
+		c.Errno(c.rename2("a", "absent", unix.RENAME_EXCHANGE), unix.ENOENT, "exchange with nothing")
+	}},
+	{name: "rename_whiteout", run: func(c *checkT) {
+		c.Write(c.Path("a"), "a")
+		c.Ok(c.rename2("a", "b", unix.RENAME_WHITEOUT), "renameat2")
+		c.Holds(c.Path("b"), "a")
+		st := c.Lstat(c.Path("a"))
+		harness.Equal(c, st.Mode&unix.S_IFMT, unix.S_IFCHR, "kind of what is left")
+		harness.Equal(c, st.Rdev, 0, "device of what is left")
+	}},
 	{name: "rename", run: func(c *checkT) {
 		c.Write(c.Path("a"), "content")
 		c.Mkdir(c.Path("d"))

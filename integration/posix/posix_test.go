@@ -27,7 +27,8 @@ type check struct {
 func posixChecks() (all []harness.Check) {
 	for _, c := range slices.Concat(nameChecks, dataChecks, sizeChecks, spaceChecks, attrChecks, askChecks, timeChecks, atimeChecks,
 		setidChecks, userChecks, specialChecks, linkChecks, renameChecks, dirChecks, xattrChecks,
-		mmapChecks, execChecks, lockChecks, backingChecks, forbiddenChecks()) {
+		mmapChecks, execChecks, lockChecks, backingChecks, extentChecks, tmpfileChecks,
+		flagsChecks, aclChecks, forbiddenChecks) {
 		all = append(all, harness.Check{Name: c.name, Run: func(t *harness.CheckT) { c.run(&checkT{t}) }, MountOnly: c.mountOnly, WriteThrough: c.writeThrough})
 	}
 	return all
