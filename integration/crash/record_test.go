@@ -370,6 +370,7 @@ func TestCrashEnds(t *testing.T) {
 // write to.
 func TestCrashUser(t *testing.T) {
 	need.Root(t) // to become somebody else
+	harness.OpenDevice(t)
 	tmp := harness.TempDir(t)
 	if err := os.Chmod(tmp, 0o777); err != nil {
 		t.Fatal(err)

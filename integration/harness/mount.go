@@ -528,3 +528,20 @@ func (m *Mounted) EndsWell() {
 		m.T.Errorf("the daemon ended with status %d", code)
 	}
 }
+
+// OpenDevice lets every user mount for the time of the test, as udev does for good.
+func OpenDevice(t testing.TB) {
+	t.Helper()
+	before, err := os.Stat("/dev/fuse")
+	if err != nil {
+		need.Missing(t, "fuse", "%v", err)
+	}
+	if err := os.Chmod("/dev/fuse", 0o666); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.Chmod("/dev/fuse", before.Mode().Perm()); err != nil {
+			t.Error(err)
+		}
+	})
+}

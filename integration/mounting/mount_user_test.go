@@ -23,7 +23,7 @@ func mountAs(t *testing.T, dir string, opts ...string) *harness.Mounted {
 	t.Helper()
 	need.Root(t)
 	need.Tool(t, "setpriv")
-	openDevice(t)
+	harness.OpenDevice(t)
 	point := harness.SubDir(t, harness.TempDir(t), "mnt")
 	for _, d := range []string{dir, point} {
 		if err := os.Chown(d, nobody, nobodyGroup); err != nil {
@@ -33,23 +33,6 @@ func mountAs(t *testing.T, dir string, opts ...string) *harness.Mounted {
 	return harness.MountWith(t, dir, harness.MountConfig{Dir: point, Opts: opts, User: nobody, Wrap: []string{
 		"setpriv", fmt.Sprint("--reuid=", nobody), fmt.Sprint("--regid=", nobodyGroup), "--clear-groups", "--",
 	}})
-}
-
-// openDevice lets every user mount for the time of the test, as udev does for good.
-func openDevice(t *testing.T) {
-	t.Helper()
-	before, err := os.Stat("/dev/fuse")
-	if err != nil {
-		need.Missing(t, "fuse", "%v", err)
-	}
-	if err := os.Chmod("/dev/fuse", 0o666); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.Chmod("/dev/fuse", before.Mode().Perm()); err != nil {
-			t.Error(err)
-		}
-	})
 }
 
 // mountFlags returns the options of a mount in /proc/self/mounts.
