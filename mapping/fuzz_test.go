@@ -5,6 +5,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -72,7 +73,7 @@ func runProgram(t *testing.T, parent string, program []byte) {
 		length := int(program[3]) * int(paging.PageSize) / 100 // 0 to 2.5 pages
 		program = program[operation:]
 		data := filetest.Pattern(length, seed)
-		switch op % 9 {
+		switch op % 10 {
 		case 0: // write
 			mustWrite(t, f, data, int64(at))
 			if _, err := plain.WriteAt(data, int64(at)); err != nil {
@@ -109,7 +110,7 @@ func runProgram(t *testing.T, parent string, program []byte) {
 				continue
 			}
 			mode := uint32(0)
-			if op%9 == 5 {
+			if op%10 == 5 {
 				mode = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
 			}
 			if err := f.Allocate(mode, int64(at), int64(length)); err != nil {
@@ -138,11 +139,31 @@ func runProgram(t *testing.T, parent string, program []byte) {
 				t.Fatal(err)
 			}
 			model = model[:size:size]
+		case 9: // a copy inside the file
+			from := at / 2
+			n, err := f.CopyRange(int64(at), f, int64(from), int64(length), Origin{})
+			if errnoIn(err) == syscall.EOPNOTSUPP && from+length > at {
+				break // the two overlap
+			}
+			want := max(0, min(length, len(model)-from))
+			if err != nil || n != want {
+				t.Fatalf("step %d: CopyRange of %d from %d to %d of %d: %d, %v", step, length, from, at, len(model), n, err)
+			}
+			if n == 0 {
+				break
+			}
+			copied := append([]byte(nil), model[from:from+n]...)
+			grow(at + n)
+			copy(model[at:], copied)
+			if _, err := plain.WriteAt(copied, int64(at)); err != nil {
+				t.Fatal(err)
+			}
 		}
-		if op%9 != 8 { // a cut by others is seen when the size is asked for
+		if op%10 != 8 { // a cut by others is seen when the size is asked for
 			wantSent(t, f, out, int64(at), length, model)
 		}
 		wantContent(t, f, path, model)
+		wantSeeks(t, f, model)
 		wantSent(t, f, out, int64(at), length, model)
 		if byPlain, err := os.ReadFile(plain.Name()); err != nil || filetest.SameBytes(byPlain, model) != nil {
 			t.Fatalf("step %d: the model is wrong: %v", step, filetest.SameBytes(byPlain, model))

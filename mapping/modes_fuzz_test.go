@@ -353,6 +353,7 @@ func (m *modesModel) check(t *testing.T, f *File, k *pagestate.Sources, path str
 	if err != nil || filetest.SameBytes(direct, m.backing) != nil {
 		t.Fatalf("step %d, %v: the backing file: %v, %v", step, m.mode, err, filetest.SameBytes(direct, m.backing))
 	}
+	wantSeeks(t, f, m.logical)
 	// The last page is shown whole, zero past the end.
 	end, _ := paging.PageUp(st.Size)
 	memory := make([]byte, end)

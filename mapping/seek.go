@@ -68,32 +68,21 @@ func (f *File) SeekHole(off int64) (int64, error) {
 		if err != nil {
 			return 0, os.NewSyscallError("lseek", err)
 		}
-		off = min(hole, f.copies.shownEnd())
+		off = hole
 	}
-	return size, nil
-}
-
-// shownEnd returns up to where the file shows below the copies.
-func (c *copies) shownEnd() int64 {
-	if c.own {
-		return c.fileEnd
-	}
-	return noMoreData
+	return size, nil // off can lie past it, where BACKING is longer
 }
 
 // noMoreData is past every offset.
 const noMoreData = 1<<63 - 1
 
 // fileDataLocked returns where the file below the copies has its next data at or after
-// off, noMoreData if it has none that shows. f.mu must be held.
+// off, noMoreData if it has none. Some of it may show no longer, because the file was cut
+// in memory: then zeros are called data, which is allowed. f.mu must be held.
 func (f *File) fileDataLocked(off int64) (int64, error) {
-	end := f.copies.shownEnd()
-	if off >= end {
-		return noMoreData, nil
-	}
 	at, err := unix.Seek(f.fd, off, unix.SEEK_DATA)
 	switch {
-	case err == syscall.ENXIO || err == nil && at >= end:
+	case err == syscall.ENXIO:
 		return noMoreData, nil
 	case err != nil:
 		return 0, os.NewSyscallError("lseek", err)

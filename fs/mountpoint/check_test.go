@@ -78,9 +78,15 @@ func TestCheckMount(t *testing.T) {
 			want:   "this container may not mount; run it with '--cap-add SYS_ADMIN' (Docker)"},
 		{name: "no helper", backing: "data", mountpoint: "empty",
 			change: func(m *machine) {
+				asUser(m)
 				m.host.lookPath = func(string) (string, error) { return "", errors.New("not there") }
 			},
 			want: "fusermount3 is not in PATH; install the package fuse3 (on Debian and Ubuntu: apt-get install fuse3)"},
+
+		{name: "root needs no helper", backing: "data", mountpoint: "empty",
+			change: func(m *machine) {
+				m.host.lookPath = func(string) (string, error) { return "", errors.New("not there") }
+			}},
 
 		{name: "allow_other", backing: "data", mountpoint: "empty", opts: Request{AllowOther: true, DefaultPermissions: true}},
 		{name: "allow_other unchecked", backing: "data", mountpoint: "empty", opts: Request{AllowOther: true},
