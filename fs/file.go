@@ -276,6 +276,11 @@ func (s *Session) newHandle(n *Node, f *mapping.File, flags fuse.OpenFlags, clie
 	if n.opened(f, wantOf(flags) == accessWrite, st) || s.opts.Exclusive {
 		out.OpenFlags |= uint32(fuse.OpenKeepCache)
 	}
+	if int(flags)&unix.O_DIRECT != 0 && s.history == nil {
+		// Such writes may run side by side, and so they do, unless they make the file
+		// longer. A history would have them wait for each other all the same.
+		out.OpenFlags |= uint32(fuse.OpenDirectIO) | openParallelWrites
+	}
 	if f.Name() == "" {
 		f.SetName(s.Path(n))
 	}
@@ -286,6 +291,9 @@ func (s *Session) newHandle(n *Node, f *mapping.File, flags fuse.OpenFlags, clie
 	out.Fh = uint64(s.handles.add(&handle{node: n, file: f, flags: int(flags), user: client.Uid, failures: f.Failures()}))
 	return out, nil
 }
+
+// openParallelWrites is FOPEN_PARALLEL_DIRECT_WRITES.
+const openParallelWrites = 1 << 6
 
 // read answers straight from the mapping.
 func (s *Session) read(w *wire.Worker, r *fuse.ReadRequest) error {

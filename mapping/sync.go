@@ -16,8 +16,8 @@ func (f *File) Failures() uint64 { return f.failures.Load() }
 func (f *File) UnsyncedPages() int64 { return f.record.UnsyncedPages() }
 
 // Sync writes the file back and returns when the device has it: msync(2) with
-// MS_SYNC for the bytes, and, unless dataOnly, fsync(2) for the rest of the
-// inode.
+// MS_SYNC for the bytes alone, or, unless dataOnly, fsync(2), which does that and
+// the rest of the inode in one call.
 //
 // A failure is remembered. The kernel tells it once, marks the pages clean and
 // from then on says that all is well; so after a failure every unsynced page is
@@ -92,27 +92,23 @@ func (f *File) fail(err error) {
 	f.failures.Add(1)
 }
 
-// writeBack makes the system calls of a write-back. f.syncMu must be held.
+// writeBack makes the system call of a write-back: msync(2) is fdatasync(2) by another
+// name, and fsync(2) writes back the pages of mappings too (mm/msync.c and
+// mm/filemap.c of the kernel). f.syncMu must be held.
 func (f *File) writeBack(dataOnly bool) error {
 	f.mu.RLock()
 	mem, fd, writable := f.mem, f.fd, f.writable
 	f.mu.RUnlock()
+	if !dataOnly {
+		return f.sys.Fsync(fd)
+	}
 	end, ok := paging.PageUp(f.size.Load())
 	// msync does nothing for a mapping that cannot be written through, even if
 	// others have made the file's pages dirty.
-	synced := ok && writable && end > 0 && end <= int64(len(mem))
-	if synced {
-		if err := f.sys.Msync(mem[:end], unix.MS_SYNC); err != nil {
-			return err
-		}
+	if ok && writable && end > 0 && end <= int64(len(mem)) {
+		return f.sys.Msync(mem[:end], unix.MS_SYNC)
 	}
-	switch {
-	case !dataOnly:
-		return f.sys.Fsync(fd)
-	case !synced:
-		return f.sys.Fdatasync(fd)
-	}
-	return nil
+	return f.sys.Fdatasync(fd)
 }
 
 // redirty makes the kernel see the pages that are being written back as
