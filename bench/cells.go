@@ -1,6 +1,9 @@
 package main
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // A cell is one row of the table: one figure for every peer.
 type cell struct {
@@ -88,14 +91,16 @@ type sizes struct {
 	files              int    // in each directory of the metadata driver
 	trees              []string
 	inserts            int
-	few, many          int // known files
-	mapped             int // files mapped at a time
-	samples            int // of single operations among known files
+	few, many          int           // known files
+	mapped             int           // files mapped at a time
+	samples            int           // of single operations among known files
+	perRun             time.Duration // about what one run of a job takes on one peer
 }
 
 const mib = 1 << 20
 
 var fullSizes = sizes{
+	perRun: 1700 * time.Millisecond,
 	rounds: 5, ext4Rounds: 3, dataOnExt4: true, runtime: "250ms",
 	read: 256 * mib, write: 128 * mib, random: 64 * mib,
 	files: 10_000, trees: []string{"net", "go", "encoding", "os", "sync", "testing", "text", "time"}, inserts: 300,
@@ -103,6 +108,7 @@ var fullSizes = sizes{
 }
 
 var quickSizes = sizes{
+	perRun: 500 * time.Millisecond,
 	rounds: 1, ext4Rounds: 1, runtime: "100ms",
 	read: 64 * mib, write: 32 * mib, random: 16 * mib,
 	files: 1000, trees: []string{"encoding", "sync"}, inserts: 40,

@@ -167,9 +167,6 @@ func (o *options) measure(ctx context.Context, work *workspace, c *cast, only *r
 		return fmt.Errorf("no job and no cell matches %q", o.only)
 	}
 
-	if err := r.onGround(ctx, &ground{name: onTmpfs, dir: work.tmpfs, peers: c.peers, size: &size}, chosen, size.rounds); err != nil {
-		return err
-	}
 	var onDisk []*job
 	for _, j := range chosen {
 		if j.ext4 && (size.dataOnExt4 || j.input != inputData) {
@@ -178,15 +175,22 @@ func (o *options) measure(ctx context.Context, work *workspace, c *cast, only *r
 	}
 	if !work.onExt4() {
 		report.res.notes = append(report.res.notes, "nothing was measured on ext4: the working directory lies on another filesystem")
-	} else if len(onDisk) > 0 {
-		// The limit and the slowest tell nothing there that they have not told before.
-		few := slices.DeleteFunc(slices.Clone(c.peers), func(p *peer) bool { return p.name == plain || p.name == passthrough })
-		if err := r.onGround(ctx, &ground{name: onExt4, dir: filepath.Join(work.dir, "ext4"), peers: few, size: &size}, onDisk, size.ext4Rounds); err != nil {
-			return err
-		}
+		onDisk = nil
 	}
+	// The limit and the slowest tell nothing on ext4 that they have not told before.
+	few := slices.DeleteFunc(slices.Clone(c.peers), func(p *peer) bool { return p.name == plain || p.name == passthrough })
+	err := r.run(ctx, []turn{
+		{&ground{name: onTmpfs, dir: work.tmpfs, peers: c.peers, size: &size}, chosen, size.rounds},
+		{&ground{name: onExt4, dir: filepath.Join(work.dir, "ext4"), peers: few, size: &size}, onDisk, size.ext4Rounds},
+	})
 	report.took = time.Since(report.start)
 	report.jobs = chosen
+	if err != nil {
+		// What was measured is measured. It is no page for others, though.
+		report.res.notes = append(report.res.notes, "the run ended early, and what it had not come to is missing")
+		_, writeErr := io.WriteString(stdout, report.markdown(""))
+		return errors.Join(fmt.Errorf("the run ended early: %w", err), writeErr)
+	}
 	if o.out == "" {
 		_, err := io.WriteString(stdout, report.markdown(""))
 		return err
@@ -198,7 +202,7 @@ func (o *options) measure(ctx context.Context, work *workspace, c *cast, only *r
 	if err := replaceInFile(o.out, "bench", report.markdown(filepath.Base(plot))); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(stdout, "written: %s, %s\n", o.out, plot)
+	_, err = fmt.Fprintf(stdout, "written: %s, %s\n", o.out, plot)
 	return err
 }
 

@@ -44,11 +44,73 @@ type runner struct {
 	progress io.Writer
 	logs     string // directory for the logs of daemons that fail
 	res      *results
+
+	// done and left are how many runs there were and are to be; spent is what those took.
+	done, left int
+	spent      time.Duration
+}
+
+// A turn is the jobs to run on one ground.
+type turn struct {
+	ground *ground
+	jobs   []*job
+	rounds int
+}
+
+// runs returns how many times the turn's jobs are run, over all rounds and peers.
+func (t *turn) runs(j *job) int {
+	rounds := t.rounds
+	if j.rounds != 0 {
+		rounds = min(rounds, j.rounds)
+	}
+	peers := 0
+	for _, p := range t.ground.peers {
+		if j.takesPart(p) {
+			peers++
+		}
+	}
+	return rounds * peers
+}
+
+// run says what it is going to do, and does it. From the first job on it says about how
+// long the rest takes, if each run takes as long as those before did.
+func (r *runner) run(ctx context.Context, turns []turn) error {
+	left := 0
+	for _, t := range turns {
+		var names []string
+		for _, j := range t.jobs {
+			names = append(names, j.name)
+			left += t.runs(j)
+		}
+		if len(names) > 0 {
+			fmt.Fprintf(r.progress, "%s: %s\n", t.ground.name, strings.Join(names, ", "))
+		}
+	}
+	fmt.Fprintf(r.progress, "%d runs, about %s\n", left, roughly(time.Duration(left)*r.size.perRun))
+	r.left = left
+	for _, t := range turns {
+		if len(t.jobs) == 0 {
+			continue
+		}
+		if err := r.onGround(ctx, t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// roughly writes a duration as people say it.
+func roughly(d time.Duration) string {
+	if d < time.Minute {
+		return fmt.Sprintf("%d s", max(1, int(d.Seconds()+0.5)))
+	}
+	return fmt.Sprintf("%d min", int(d.Minutes()+0.5))
 }
 
 // onGround runs the jobs on one ground. Their rounds are interleaved: in every round
 // each peer has its turn, so that a change of the machine's speed meets them all.
-func (r *runner) onGround(ctx context.Context, g *ground, list []*job, rounds int) error {
+func (r *runner) onGround(ctx context.Context, t turn) error {
+	g, list, rounds := t.ground, t.jobs, t.rounds
 	inputs := make(map[string]bool)
 	for _, j := range list {
 		inputs[j.input] = true
@@ -61,7 +123,11 @@ func (r *runner) onGround(ctx context.Context, g *ground, list []*job, rounds in
 		if err := r.job(ctx, g, j, rounds); err != nil {
 			return fmt.Errorf("%s on %s: %w", j.name, g.name, err)
 		}
-		fmt.Fprintf(r.progress, "%-6s %-22s %6.1fs\n", g.name, j.name, time.Since(start).Seconds())
+		r.done += t.runs(j)
+		r.left -= t.runs(j)
+		r.spent += time.Since(start)
+		fmt.Fprintf(r.progress, "%-6s %-22s %6.1fs  about %s left\n", g.name, j.name, time.Since(start).Seconds(),
+			roughly(r.spent/time.Duration(r.done)*time.Duration(r.left)))
 	}
 	return r.work.mounts.stopAll()
 }

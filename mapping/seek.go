@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mapfs/mapping/dirty"
-	"mapfs/mapping/paging"
 	"mapfs/mapping/pagestate"
+	"mapfs/mapping/paging"
 )
 
 // SeekData returns where the next data at or after off begins (lseek(2): SEEK_DATA), or

@@ -4,7 +4,6 @@ import (
 	"sync"
 	"syscall"
 
-
 	"mapfs/fs"
 	"mapfs/fs/wire"
 )
