@@ -17,7 +17,7 @@ type dirCache struct {
 
 	mu   sync.Mutex
 	dirs map[fuse.NodeID]*dirFD
-	lru  list.List // of *dirFD that nobody uses, the longest unused first
+	lru  list.List // of *dirFD, the one whose last use ended first in front
 }
 
 // dirFD is an O_PATH descriptor of a directory.
@@ -25,7 +25,7 @@ type dirFD struct {
 	id   fuse.NodeID
 	fd   int
 	refs int           // guarded by the cache
-	at   *list.Element // the place on the lru, if nobody uses it
+	at   *list.Element // the place on the lru
 	gone bool          // taken out of the cache: closed with the last use
 }
 
@@ -36,18 +36,9 @@ func (c *dirCache) get(id fuse.NodeID) *dirFD {
 	defer c.mu.Unlock()
 	d := c.dirs[id]
 	if d != nil {
-		c.holdLocked(d)
+		d.refs++
 	}
 	return d
-}
-
-// holdLocked counts a use. c.mu must be held.
-func (c *dirCache) holdLocked(d *dirFD) {
-	if d.at != nil {
-		c.lru.Remove(d.at)
-		d.at = nil
-	}
-	d.refs++
 }
 
 // add takes over fd as the directory's descriptor and returns it held. If
@@ -56,17 +47,17 @@ func (c *dirCache) add(id fuse.NodeID, fd int) *dirFD {
 	c.mu.Lock()
 	d := c.dirs[id]
 	if d != nil {
-		c.holdLocked(d)
+		d.refs++
 		c.mu.Unlock()
 		unix.Close(fd)
 		return d
 	}
 	d = &dirFD{id: id, fd: fd, refs: 1}
 	c.dirs[id] = d
+	d.at = c.lru.PushBack(d)
 	var old *dirFD
 	if len(c.dirs) > c.max {
-		if e := c.lru.Front(); e != nil {
-			old = e.Value.(*dirFD)
+		if old = c.unusedLocked(); old != nil {
 			c.removeLocked(old)
 		}
 	}
@@ -77,13 +68,21 @@ func (c *dirCache) add(id fuse.NodeID, fd int) *dirFD {
 	return d
 }
 
+// unusedLocked returns the directory that has been unused the longest, or nil. Those in
+// use that it has to pass are few: a request uses two at the most. c.mu must be held.
+func (c *dirCache) unusedLocked() *dirFD {
+	for e := c.lru.Front(); e != nil; e = e.Next() {
+		if d := e.Value.(*dirFD); d.refs == 0 {
+			return d
+		}
+	}
+	return nil
+}
+
 // removeLocked takes d out of the cache. c.mu must be held.
 func (c *dirCache) removeLocked(d *dirFD) {
 	delete(c.dirs, d.id)
-	if d.at != nil {
-		c.lru.Remove(d.at)
-		d.at = nil
-	}
+	c.lru.Remove(d.at)
 	d.gone = true
 }
 
@@ -93,7 +92,7 @@ func (c *dirCache) put(d *dirFD) {
 	d.refs--
 	idle := d.refs == 0
 	if idle && !d.gone {
-		d.at = c.lru.PushBack(d)
+		c.lru.MoveToBack(d.at)
 	}
 	closing := idle && d.gone
 	c.mu.Unlock()
