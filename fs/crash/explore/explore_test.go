@@ -411,16 +411,26 @@ func TestMany(t *testing.T) {
 	if err := log.EndRecording(); err != nil {
 		t.Fatal(err)
 	}
-	const budget = 5 * time.Second
-	l := &counter{promises: make(map[int]int)}
-	begun := time.Now()
-	report := run(t, dir, crash.Posix{}, l, func(o *explore.Options) { o.Budget = budget })
-	took := time.Since(begun)
 	var memory runtime.MemStats
-	runtime.ReadMemStats(&memory)
-	t.Logf("%v: %d states, %d looked at, after %d different numbers of promises; %d MiB", took, report.States, report.Checked, len(l.promises), memory.Sys>>20)
-	if report.Operations != operations+files || took > 8*budget || !raceDetector && (report.Checked < 20 || len(l.promises) < 10) {
-		t.Errorf("%+v", report)
+	// What can be looked at in a time depends on who else the machine works for: a busy one
+	// gets more of it.
+	for budget := 5 * time.Second; ; budget *= 2 {
+		l := &counter{promises: make(map[int]int)}
+		begun := time.Now()
+		report := run(t, dir, crash.Posix{}, l, func(o *explore.Options) { o.Budget = budget })
+		took := time.Since(begun)
+		runtime.ReadMemStats(&memory)
+		t.Logf("%v: %d states, %d looked at, after %d different numbers of promises; %d MiB", took, report.States, report.Checked, len(l.promises), memory.Sys>>20)
+		if report.Operations != operations+files || took > 8*budget {
+			t.Errorf("%+v", report)
+		}
+		if raceDetector || report.Checked >= 20 && len(l.promises) >= 10 {
+			break
+		}
+		if budget >= 20*time.Second {
+			t.Errorf("%+v", report)
+			break
+		}
 	}
 	if memory.Sys > 800<<20 {
 		t.Errorf("%d MiB of memory were taken", memory.Sys>>20)
