@@ -52,7 +52,7 @@ test: ## install what is missing, check, and run all tests, Docker's too
 	$(SUM) --jsonfile $(RESULTS)/race.json --raw-command -- $(GOTEST) -json -race -skip '^Test(Spill|Many|StatesLegal|Models|ModelsCompared)$$' $$(go list ./... | grep -v /integration/)
 	go build -race -o bin/race/mapfs ./cmd/mapfs
 	MAPFS_BINARY=$(CURDIR)/bin/race/mapfs GORACE=atexit_sleep_ms=0 MAPFS_RACE=1 $(SUM) --jsonfile $(RESULTS)/daemon.json --raw-command -- $(GOTEST) -json \
-		-skip '^Test(Demo|Lab|Manual|Screen|Statements|VerbsManual|GoBuild|Gigabyte|AddressSpace|Walk|Explore|ModelExt4|WhatFilesystemsLeave|CrashReport|CrashPage|CrashStoresWithoutSync|Copies|Exclusive|ProgramsExclusive)|^Test(POSIX|Concurrency)$$/./^exclusive$$' \
+		-skip '^Test(Demo|Lab|Manual|Screen|Statements|VerbsManual|GoBuild|Gigabyte|AddressSpace|Walk|Explore|ModelExt4|WhatFilesystemsLeave|CrashReport|CrashPage|CrashStoresWithoutSync|Copies|Exclusive|ProgramsExclusive)|^Test(POSIX|Concurrency)$$/./^(exclusive|passthrough)$$' \
 		$$(go list ./integration/... | grep -v -e /docker$$ -e /manual$$ -e /harness$$)
 	@$(MAKE) --no-print-directory slowest
 

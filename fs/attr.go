@@ -67,7 +67,7 @@ func (s *Session) getattr(w *wire.Worker, r *fuse.GetattrRequest) error {
 // sendAttr answers with a node's attributes.
 func (s *Session) sendAttr(w *wire.Worker, n *Node, st *unix.Stat_t) error {
 	var out wire.AttrOut
-	wire.SetTimeout(&out.AttrValid, &out.AttrValidNsec, s.opts.AttrTimeout)
+	wire.SetTimeout(&out.AttrValid, &out.AttrValidNsec, s.attrTimeout(n))
 	out.Attr.Set(st, s.devices.inode(n.key))
 	return w.Send(wire.BytesOf(&out))
 }
@@ -115,6 +115,11 @@ func (s *Session) setattr(w *wire.Worker, r *fuse.SetattrRequest) error {
 	const inode = fuse.SetattrMode | fuse.SetattrUid | fuse.SetattrGid |
 		fuse.SetattrAtime | fuse.SetattrMtime | fuse.SetattrAtimeNow | fuse.SetattrMtimeNow
 	if r.Valid&inode != 0 {
+		if r.Valid.Mode() {
+			if err := s.awaitUsers(n, unixMode(r.Mode)); err != nil {
+				return err
+			}
+		}
 		n.knows(noCapabilities|noSetID, false)
 		set := func() error {
 			return s.withInode(n, &st, func(path string) error { return setInode(path, r) })

@@ -83,6 +83,7 @@ func (s *Session) createFile(w *wire.Worker, p place, r *fuse.CreateRequest) (wi
 		f.Release(false)
 		s.forget(n.id, 1)
 	}
+	wire.SetTimeout(&out.Entry.AttrValid, &out.Entry.AttrValidNsec, s.attrTimeout(n))
 	return out, err
 }
 
@@ -141,5 +142,6 @@ func (s *Session) openTmpfile(w *wire.Worker, d *dirFD, r *fuse.CreateRequest) (
 		f.Release(false)
 		s.forget(n.id, 1)
 	}
+	wire.SetTimeout(&out.Entry.AttrValid, &out.Entry.AttrValidNsec, s.attrTimeout(n))
 	return out, err
 }

@@ -67,7 +67,7 @@ func (s *Session) entryOf(out *wire.EntryOut, st *unix.Stat_t, n *Node) {
 	s.showLinks(n, st)
 	out.Nodeid = uint64(n.id)
 	wire.SetTimeout(&out.EntryValid, &out.EntryValidNsec, s.opts.EntryTimeout)
-	wire.SetTimeout(&out.AttrValid, &out.AttrValidNsec, s.opts.AttrTimeout)
+	wire.SetTimeout(&out.AttrValid, &out.AttrValidNsec, s.attrTimeout(n))
 	out.Attr.Set(st, s.devices.inode(n.key))
 }
 

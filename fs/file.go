@@ -273,10 +273,15 @@ func (s *Session) newHandle(n *Node, f *mapping.File, flags fuse.OpenFlags, clie
 		n.knows(noCapabilities|noSetID, false)
 	}
 	var out wire.OpenOut
-	if n.opened(f, wantOf(flags) == accessWrite, st) || s.opts.Exclusive {
+	by := s.openingOf(client.Uid, int(flags))
+	if s.opts.Passthrough && s.conn.Protocol.Passes() {
+		if err := s.newPassedHandle(&out, n, f, by, st); err != nil {
+			return wire.OpenOut{}, err
+		}
+	} else if n.opened(f, by, st) || s.opts.Exclusive {
 		out.OpenFlags |= uint32(fuse.OpenKeepCache)
 	}
-	if int(flags)&unix.O_DIRECT != 0 && s.history == nil {
+	if int(flags)&unix.O_DIRECT != 0 && s.history == nil && out.BackingID == 0 {
 		// Such writes may run side by side, and so they do, unless they make the file
 		// longer. A history would have them wait for each other all the same.
 		out.OpenFlags |= uint32(fuse.OpenDirectIO) | openParallelWrites
@@ -387,7 +392,7 @@ func (s *Session) release(w *wire.Worker, r *fuse.ReleaseRequest) error {
 	case h.dir != nil:
 		h.dir.close()
 	default:
-		s.closeFile(h.node, h.file, wantOf(fuse.OpenFlags(h.flags)) == accessWrite)
+		s.closeFile(h.node, h.file, s.openingOf(h.user, h.flags))
 		if s.history != nil && !h.lost {
 			s.history.closed(h.node, h.flags)
 		}

@@ -117,7 +117,7 @@ func (s *Session) statx(w *wire.Worker, r *wire.StatxRequest) error {
 		return err
 	}
 	var out wire.StatxOut
-	wire.SetTimeout(&out.AttrValid, &out.AttrValidNsec, s.opts.AttrTimeout)
+	wire.SetTimeout(&out.AttrValid, &out.AttrValidNsec, s.attrTimeout(n))
 	out.Set(&st, s.devices.inode(n.key))
 	out.Attributes, out.AttributesMask = stx.Attributes, stx.Attributes_mask
 	if stx.Mask&unix.STATX_BTIME != 0 {

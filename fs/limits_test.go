@@ -180,17 +180,17 @@ func TestRemovedAreBounded(t *testing.T) {
 	if err := f.Stat(&st); err != nil {
 		t.Fatal(err)
 	}
-	n.opened(f, false, &st)
-	n.opened(f, false, &st)
+	n.opened(f, opening{}, &st)
+	n.opened(f, opening{}, &st)
 	remove("open")
 	if n.rare.last >= 0 {
 		t.Error("an open file without a name takes two descriptors")
 	}
-	s.closeFile(n, f, false)
+	s.closeFile(n, f, opening{})
 	if n.rare.last >= 0 {
 		t.Error("so does one with a handle left")
 	}
-	s.closeFile(n, f, false)
+	s.closeFile(n, f, opening{})
 	f.Release(true)
 	if !reachable(n) {
 		t.Error("it cannot be reached after its last handle")

@@ -23,7 +23,7 @@ import (
 func Mount(opts Options) (*Session, error) {
 	request := mountpoint.Request{
 		Backing: opts.Backing, Mountpoint: opts.Mountpoint, AllowOther: opts.AllowOther,
-		DefaultPermissions: opts.DefaultPermissions, NonEmpty: opts.NonEmpty, SUID: opts.SUID, Dev: opts.Dev,
+		DefaultPermissions: opts.DefaultPermissions, NonEmpty: opts.NonEmpty, SUID: opts.SUID, Dev: opts.Dev, Passthrough: opts.Passthrough,
 	}
 	if err := request.Check(); err != nil {
 		return nil, err
@@ -106,7 +106,7 @@ func (s *Session) mount() error {
 	s.conn, err = wire.Mount(wire.Options{
 		Mountpoint: s.opts.Mountpoint, FSName: fsname,
 		ReadOnly: s.opts.ReadOnly, AllowOther: s.opts.AllowOther, DefaultPermissions: s.opts.DefaultPermissions,
-		SUID: s.opts.SUID, Dev: s.opts.Dev, NoExec: s.opts.NoExec, NoATime: s.opts.NoATime, Writeback: s.opts.Writeback,
+		SUID: s.opts.SUID, Dev: s.opts.Dev, NoExec: s.opts.NoExec, NoATime: s.opts.NoATime, Writeback: s.opts.Writeback, Passthrough: s.opts.Passthrough,
 		Workers: s.limits.workers, Waiting: s.limits.waiting, RequestBytes: s.limits.requestBytes, Log: s.log,
 	})
 	return err

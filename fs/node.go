@@ -49,6 +49,10 @@ type rareState struct {
 	// writers is how many of the handles clients can have stored through to pages that
 	// the kernel keeps.
 	writers int
+	// as is how they are open, with the option passthrough, and userWriters how many of
+	// them users other than the daemon's can write through.
+	as          int32
+	userWriters int
 	// removed says that the last name was removed through the mount. last is then an
 	// O_PATH descriptor of the inode while nobody has it open, or -1. The kernel may
 	// be on its way to open it, and a file that was there when it was looked up can be

@@ -3,6 +3,7 @@ package fs
 import (
 	"time"
 
+	"bazil.org/fuse"
 	"golang.org/x/sys/unix"
 
 	"mapfs/mapping"
@@ -18,11 +19,32 @@ type cacheStamp struct {
 	mtime, ctime unix.Timespec
 }
 
-// opened notes that n has one more handle, of f, for writing or not, and reports whether the bytes
+// opening is what a handle was opened for.
+type opening struct {
+	writes bool
+	other  bool // the user is not the daemon's
+}
+
+// openingOf returns the opening of a handle with the given flags of open(2).
+func (s *Session) openingOf(user uint32, flags int) opening {
+	return opening{writes: wantOf(fuse.OpenFlags(flags)) == accessWrite, other: user != s.uid}
+}
+
+// count counts a handle, or takes it back.
+func (r *rareState) count(by opening, n int) {
+	if by.writes {
+		r.writers += n
+		if by.other {
+			r.userWriters += n
+		}
+	}
+}
+
+// opened notes that n has one more handle, of f, and reports whether the bytes
 // that the kernel has cached are still right: nobody changed the inode since
 // they were known to be. After a write through the mount they are not trusted,
 // because a change by somebody else at the same time cannot be told apart.
-func (n *Node) opened(f *mapping.File, writes bool, st *unix.Stat_t) (keepCache bool) {
+func (n *Node) opened(f *mapping.File, by opening, st *unix.Stat_t) (keepCache bool) {
 	now := cacheStamp{valid: true, size: st.Size, mtime: st.Mtim, ctime: st.Ctim}
 	// Time stamps come in steps. An inode that changed just now can change
 	// again without looking different.
@@ -34,9 +56,7 @@ func (n *Node) opened(f *mapping.File, writes bool, st *unix.Stat_t) (keepCache 
 	rare := n.rareLocked()
 	rare.file = f
 	rare.handles++
-	if writes {
-		rare.writers++
-	}
+	rare.count(by, 1)
 	keepCache = now.valid && rare.cached == now
 	rare.cached = now
 	return keepCache
@@ -45,12 +65,22 @@ func (n *Node) opened(f *mapping.File, writes bool, st *unix.Stat_t) (keepCache 
 // stampStep is longer than the step of any kernel's time stamps (a jiffy).
 const stampStep = 20 * time.Millisecond
 
-// closeFile notes that n has one handle less, of f, which was for writing or not. An inode without a name stays
+// closeFile notes that n has one handle less, of f, opened as by says. An inode without a name stays
 // reachable as long as the kernel knows it.
-func (s *Session) closeFile(n *Node, f *mapping.File, writes bool) {
+func (s *Session) closeFile(n *Node, f *mapping.File, by opening) {
+	if s.opts.Passthrough {
+		s.passthrough.mu.Lock()
+		defer s.passthrough.mu.Unlock()
+		// The last one to close gives the number up, and the next to open gets another.
+		defer func(as int32) {
+			if as > 0 && n.openAs() == notOpen {
+				s.conn.Unpass(as)
+			}
+		}(n.openAs())
+	}
 	last := notOpened
 	for {
-		done, kept := n.closed(last, writes)
+		done, kept := n.closed(last, by)
 		if kept {
 			s.nodes.kept(n)
 		}
@@ -76,7 +106,7 @@ const (
 // closed notes that n has one handle less. If that is the last one of a removed
 // inode, last has to be an O_PATH descriptor of it, which n keeps; else nothing is
 // done, and done is false. A descriptor that is not needed is closed.
-func (n *Node) closed(last int, writes bool) (done, kept bool) {
+func (n *Node) closed(last int, by opening) (done, kept bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	rare := n.rare
@@ -85,9 +115,7 @@ func (n *Node) closed(last int, writes bool) (done, kept bool) {
 		return false, false
 	}
 	rare.handles--
-	if writes {
-		rare.writers--
-	}
+	rare.count(by, -1)
 	if final {
 		rare.file = nil
 	}

@@ -22,8 +22,11 @@ const DefaultHistoryMemory = 64 << 20
 // Mode says where stores to a file go: mapping.Shared, Private or Staged.
 type Mode = mapping.Mode
 
-// Staged is mapping.Staged.
-const Staged = mapping.Staged
+// Shared and Staged are mapping's.
+const (
+	Shared = mapping.Shared
+	Staged = mapping.Staged
+)
 
 // ParseMode returns the mode that is called shared, private or staged.
 func ParseMode(name string) (Mode, error) { return mapping.ParseMode(name) }
@@ -57,6 +60,11 @@ type Options struct {
 	// (FUSE_WRITEBACK_CACHE). A write is then acknowledged before it reaches
 	// the mapping.
 	Writeback bool
+
+	// Passthrough has the kernel read, write and map shared files by itself
+	// (FUSE_PASSTHROUGH), where it can. It needs root. Mode must be Shared, Writeback and
+	// History not set.
+	Passthrough bool
 
 	// Exclusive promises that nobody but clients of the mount changes BACKING while it
 	// is mounted. The kernel then keeps the contents of directories, and those of

@@ -28,6 +28,8 @@ type Session struct {
 	faults  fault.Set
 	history *history // nil if the mount has none
 
+	passthrough passthrough
+
 	// uid and gid are the daemon's own; what others create is created in
 	// their name when the daemon is root.
 	uid, gid uint32

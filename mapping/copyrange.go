@@ -27,14 +27,16 @@ func (f *File) CopyRange(off int64, src *File, srcOff, length int64, by Origin) 
 	if f.copies != nil || src.copying() {
 		return 0, unsupported
 	}
-	length = min(length, maxCopy, src.Size()-srcOff)
+	var st unix.Stat_t
+	if err := src.Stat(&st); err != nil { // others can have changed the size
+		return 0, err
+	}
+	length = min(length, maxCopy, st.Size-srcOff)
 	if length <= 0 {
 		return 0, nil
 	}
-	if off+length > f.size.Load() {
-		if err := f.clearTail(off); err != nil {
-			return 0, err
-		}
+	if err := f.clearTail(off); err != nil { // which learns the size, too
+		return 0, err
 	}
 	// A copy of the descriptor: two files' locks at a time would need an order.
 	from := -1

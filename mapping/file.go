@@ -60,6 +60,8 @@ type File struct {
 	used atomic.Bool
 	// readUnmapped says that bytes were read which a mapping would have been made for.
 	readUnmapped atomic.Bool
+	// passed says that clients use the file past the engine; see passed.go.
+	passed atomic.Bool
 	// unlike says that the inode may not look as last has it.
 	unlike atomic.Bool
 	// cutAt is when somebody else truncated the file, in nanoseconds since 1970; see cut.go.

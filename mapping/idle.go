@@ -61,6 +61,7 @@ func (f *File) Release(keep bool) {
 	} else if f.atime.owed.Load() {
 		f.payATime()
 	}
+	f.askKernel()
 	last.at = time.Now()
 	last.keep = keep && last.linked && !(last.program && f.holdsForWriting())
 	if last.linked && f.record.Unsynced() {

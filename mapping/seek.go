@@ -17,13 +17,13 @@ import (
 func (f *File) SeekData(off int64) (int64, error) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	size := f.size.Load()
-	if off < 0 || off >= size {
-		return 0, os.NewSyscallError("lseek", syscall.ENXIO)
-	}
 	if f.copies == nil {
 		at, err := unix.Seek(f.fd, off, unix.SEEK_DATA)
 		return at, os.NewSyscallError("lseek", err)
+	}
+	size := f.size.Load()
+	if off < 0 || off >= size {
+		return 0, os.NewSyscallError("lseek", syscall.ENXIO)
 	}
 	at, err := f.fileDataLocked(off)
 	if err != nil {
@@ -43,13 +43,13 @@ func (f *File) SeekData(off int64) (int64, error) {
 func (f *File) SeekHole(off int64) (int64, error) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	size := f.size.Load()
-	if off < 0 || off >= size {
-		return 0, os.NewSyscallError("lseek", syscall.ENXIO)
-	}
 	if f.copies == nil {
 		at, err := unix.Seek(f.fd, off, unix.SEEK_HOLE)
 		return at, os.NewSyscallError("lseek", err)
+	}
+	size := f.size.Load()
+	if off < 0 || off >= size {
+		return 0, os.NewSyscallError("lseek", syscall.ENXIO)
 	}
 	for off < size {
 		page := paging.PageDown(off)

@@ -79,14 +79,26 @@ func inspect(k *pagestate.Sources, fd int, size, first, end int64, mem []byte, v
 // Unsynced calls emit for every range of bytes that a power cut now would take,
 // until emit returns false. Ranges are whole pages, the last cut off at the end
 // of the file.
+//
+// Of a file that clients use past the engine nobody knows the cause.
 func (f *File) Unsynced(emit func(paging.Range, dirty.Cause) bool) {
-	f.unsyncedRecord().UnsyncedRanges(f.size.Load(), emit)
+	record := f.unsyncedRecord()
+	if f.passed.Load() {
+		record.UnsyncedRanges(f.size.Load(), func(g paging.Range, _ dirty.Cause) bool { return emit(g, dirty.Unknown) })
+		return
+	}
+	record.UnsyncedRanges(f.size.Load(), emit)
 }
 
 // unsyncedRecord returns the record for who asks what is unsynced. Where a staged file was
 // cut and grew again, the backing file still has what was cut off: the zeros there are in
 // no page that anybody stored to, and a power cut would take them. f.mu must not be held.
 func (f *File) unsyncedRecord() *dirty.Record {
+	if f.passed.Load() {
+		var st unix.Stat_t
+		_ = f.Stat(&st) // the size is whatever others have made it
+		f.askKernel()
+	}
 	f.mu.RLock()
 	regrown := f.regrownLocked()
 	f.mu.RUnlock()

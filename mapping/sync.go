@@ -30,6 +30,7 @@ func (f *File) Sync(seen *uint64, dataOnly bool) error {
 	if err := f.Stat(&st); err != nil {
 		return err
 	}
+	f.askKernel()
 	if f.record.Unsynced() && !f.copying() {
 		// A file that was only written to has no mapping yet; write-back is
 		// msync's all the same. Without a mapping fsync serves.

@@ -71,7 +71,8 @@ type Table struct {
 	maxMappings int64
 	maxMapped   int64 // bytes
 	maxIdle     int
-	onlyOnSync  bool // Config.OnlyOnSync
+	onlyOnSync  bool        // Config.OnlyOnSync
+	passed      atomic.Bool // some file has been passed; see passed.go
 
 	// copied counts the pages with their own bytes in the engine's memory, by the
 	// owner of the file, as a disk quota counts blocks.
@@ -345,6 +346,7 @@ func (t *Table) Count() int {
 // UnsyncedBytes returns how many bytes of all files a power cut now would take.
 func (t *Table) UnsyncedBytes() int64 {
 	var total int64
+	t.askKernelOfAll()
 	// Most files have nothing unsynced, and many can be open.
 	for _, f := range t.filesThat(func(f *File) bool { return f.record.Unsynced() }) {
 		total += f.UnsyncedBytes()

@@ -142,6 +142,13 @@ var mountOptions = []mountOption{
 			"before they reach the mapping (nowriteback)",
 		set: func(o *control.Options, _ string) error { o.Writeback = true; return nil }},
 	{name: "nowriteback", set: func(o *control.Options, _ string) error { o.Writeback = false; return nil }},
+	{name: "passthrough",
+		usage: "passthrough", help: "let the kernel read, write and map files by itself: as\n" +
+			"fast as BACKING, and a store is seen at once by all, but\n" +
+			"the daemon sees only opens, syncs and closes; root only\n" +
+			"(nopassthrough)",
+		set: func(o *control.Options, _ string) error { o.Passthrough = true; return nil }},
+	{name: "nopassthrough", set: func(o *control.Options, _ string) error { o.Passthrough = false; return nil }},
 	{name: "exclusive",
 		usage: "exclusive", help: "nobody but clients of the mount changes BACKING: the\n" +
 			"kernel keeps names, attributes and directories for a\n" +
@@ -251,6 +258,17 @@ func absolute(field func(*control.Options) *string) func(*control.Options, strin
 
 // checkOptions refuses options that exclude each other.
 func checkOptions(opts *control.Options) error {
+	if opts.Passthrough {
+		const without = "-o passthrough has the kernel read and write files by itself: it excludes %s"
+		switch {
+		case opts.History != nil:
+			return cli.Usagef(without, "history")
+		case opts.Mode != fs.Shared:
+			return cli.Usagef(without, "mode="+opts.Mode.String())
+		case opts.Writeback:
+			return cli.Usagef(without, "writeback (write exclusive,nowriteback for the rest of exclusive)")
+		}
+	}
 	if opts.History == nil {
 		if opts.Record != "" {
 			return cli.Usagef("-o record writes the history of a mount: it needs history too")

@@ -95,6 +95,9 @@ func (t *Tree) runMode(h *ctlHandle, c *command) (string, error) {
 	if mode != mapping.Staged && t.s.History() != nil {
 		return "", invalid("mode: with -o history every file is staged: the backing file has what is durable")
 	}
+	if t.s.Options().Passthrough && mode != mapping.Shared {
+		return "", invalid("mode: with -o passthrough the kernel reads and writes the file itself: it stays shared")
+	}
 	f, err := t.s.Open(n)
 	if err != nil {
 		return "", err

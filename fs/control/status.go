@@ -45,6 +45,7 @@ func (t *Tree) writeStatus(b *strings.Builder, _ *node, _ *fuse.Header) error {
 	fmt.Fprintf(b, "protocol %s\n", protocol.Version())
 	fmt.Fprintf(b, "features %s\n", orNone(protocol.Features()))
 	fmt.Fprintf(b, "request_bytes %d\n", protocol.RequestBytes)
+	fmt.Fprintf(b, "passthrough %s\n", t.s.Passthrough())
 	fmt.Fprintf(b, "page_size %d\n", paging.PageSize)
 	fmt.Fprintf(b, "files %d\n", t.s.Files().Count())
 	fmt.Fprintf(b, "nodes %d\n", t.s.Nodes())

@@ -60,7 +60,7 @@ type Request struct {
 	Backing, Mountpoint string
 
 	// These are options of mount(8) and fuse(8) that not everybody may use.
-	AllowOther, DefaultPermissions, NonEmpty, SUID, Dev bool
+	AllowOther, DefaultPermissions, NonEmpty, SUID, Dev, Passthrough bool
 }
 
 // Check makes Backing and Mountpoint absolute and free of symlinks, and
@@ -116,6 +116,7 @@ func (h mountHost) checkRights(r *Request) error {
 		set  bool
 		hint string
 	}{
+		{"passthrough", r.Passthrough, "leave it out"},
 		{"suid", r.SUID, "leave it out"},
 		{"dev", r.Dev, "leave it out"},
 	} {

@@ -38,6 +38,7 @@ const (
 	featureInitExt         feature = 1 << 30 // FUSE_INIT_EXT: there are more than 32
 	featureCreateSuppGroup feature = 1 << 34 // FUSE_CREATE_SUPP_GROUP
 	featureDirectIOMmap    feature = 1 << 36 // FUSE_DIRECT_IO_ALLOW_MMAP
+	featurePassthrough     feature = 1 << 37 // FUSE_PASSTHROUGH
 )
 
 // featureNames has the features as the status of a mount names them, in the order of
@@ -60,6 +61,7 @@ var featureNames = []struct {
 	{featureSetxattrExt, "setxattr_ext"},
 	{featureCreateSuppGroup, "create_supp_group"},
 	{featureDirectIOMmap, "direct_io_allow_mmap"},
+	{featurePassthrough, "passthrough"},
 }
 
 // String returns the names of the features, separated by commas.
@@ -90,6 +92,9 @@ func (p *Protocol) Features() string { return p.granted.String() }
 // ACLs reports whether the kernel checks access control lists and leaves a client's umask
 // to the filesystem.
 func (p *Protocol) ACLs() bool { return p.granted&featurePosixACL != 0 }
+
+// Passes reports whether files can be passed through; see [Conn.Pass].
+func (p *Protocol) Passes() bool { return p.granted&featurePassthrough != 0 }
 
 // LeavesUmask reports whether the umask of a client is the filesystem's to apply.
 func (p *Protocol) LeavesUmask() bool { return p.granted&featureDontMask != 0 }
@@ -125,6 +130,9 @@ func (o *Options) wants() feature {
 	if o.Writeback {
 		want |= featureWriteback
 	}
+	if o.Passthrough {
+		want |= featurePassthrough
+	}
 	return want
 }
 
@@ -159,6 +167,11 @@ func (o *Options) answerInit(message []byte) (initOut, Protocol, error) {
 		Major: protocolMajor, Minor: protocolMinor, MaxReadahead: maxReadahead,
 		Flags: uint32(p.granted), Flags2: uint32(p.granted >> 32),
 		MaxBackground: maxBackground, MaxWrite: uint32(p.RequestBytes), TimeGran: 1,
+	}
+	if p.Passes() {
+		// One filesystem, ours, lies over the one that is passed through to, so that one
+		// can be laid over ours. What lies over another itself is then too many.
+		out.MaxStackDepth = 1
 	}
 	if p.granted&featureMaxPages != 0 {
 		out.MaxPages = uint16(p.RequestBytes / int(paging.PageSize))

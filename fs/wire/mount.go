@@ -25,6 +25,9 @@ type Options struct {
 	// Writeback lets the kernel collect writes (FUSE_WRITEBACK_CACHE).
 	Writeback bool
 
+	// Passthrough asks for what [Conn.Pass] needs (FUSE_PASSTHROUGH).
+	Passthrough bool
+
 	// Workers caps the requests that are worked on at a time, each of which can hold
 	// a thread. Waiting caps those that hold none: they wait for a worker or in
 	// [Worker.Wait]. Each keeps its message, which can be as long as a request.

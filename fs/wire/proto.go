@@ -49,7 +49,7 @@ type EntryOut struct {
 type OpenOut struct {
 	Fh        uint64
 	OpenFlags uint32
-	_         uint32
+	BackingID int32 // with OpenPassthrough
 }
 
 // CreateOut is what answers FUSE_CREATE: an entry and an open file.

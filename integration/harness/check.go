@@ -29,6 +29,8 @@ type Check struct {
 	// WriteThrough is for checks of what the kernel itself does otherwise with a cache
 	// that writes back.
 	WriteThrough bool
+	// NotPassed: with -o passthrough the kernel does it in a way of its own.
+	NotPassed bool
 }
 
 // checks are those of the test binary.

@@ -114,7 +114,7 @@ var atimeChecks = []check{
 			}
 		}
 	}},
-	{name: "atime_of_O_NOATIME_set_later", run: func(c *checkT) {
+	{name: "atime_of_O_NOATIME_set_later", notPassed: true, run: func(c *checkT) {
 		c.Write(c.Path("f"), "some bytes")
 		fd := c.Open(c.Path("f"), unix.O_RDONLY, 0)
 		for _, quiet := range []int{unix.O_NOATIME, 0, unix.O_NOATIME} {

@@ -21,6 +21,8 @@ type check struct {
 	name                    string
 	run                     func(c *checkT)
 	mountOnly, writeThrough bool // as in Check
+	// notPassed: with -o passthrough the kernel does it in a way of its own.
+	notPassed bool
 }
 
 // posixChecks is the whole table, in the order in which it runs.
@@ -29,7 +31,7 @@ func posixChecks() (all []harness.Check) {
 		setidChecks, userChecks, specialChecks, linkChecks, renameChecks, dirChecks, xattrChecks,
 		mmapChecks, execChecks, lockChecks, backingChecks, extentChecks, tmpfileChecks,
 		flagsChecks, aclChecks, forbiddenChecks) {
-		all = append(all, harness.Check{Name: c.name, Run: func(t *harness.CheckT) { c.run(&checkT{t}) }, MountOnly: c.mountOnly, WriteThrough: c.writeThrough})
+		all = append(all, harness.Check{Name: c.name, Run: func(t *harness.CheckT) { c.run(&checkT{t}) }, MountOnly: c.mountOnly, WriteThrough: c.writeThrough, NotPassed: c.notPassed})
 	}
 	return all
 }
@@ -52,6 +54,18 @@ func TestPOSIX(t *testing.T) {
 			backing := harness.SubDir(t, top, "backing")
 			m := harness.Mount(t, backing, "allow_other", "suid", "dev")
 			for _, c := range posixChecks() {
+				t.Run(c.Name, func(t *testing.T) { harness.RunCheck(t, m.Dir, backing, c.Name) })
+				m.Lives(c.Name)
+			}
+		})
+		t.Run("passthrough", func(t *testing.T) {
+			harness.RequireFUSE(t)
+			backing := harness.SubDir(t, top, "passthrough")
+			m := harness.Mount(t, backing, "passthrough", "allow_other", "suid", "dev")
+			for _, c := range posixChecks() {
+				if c.MountOnly || c.NotPassed {
+					continue // the former are about the daemon's mappings
+				}
 				t.Run(c.Name, func(t *testing.T) { harness.RunCheck(t, m.Dir, backing, c.Name) })
 				m.Lives(c.Name)
 			}

@@ -168,7 +168,7 @@ var timeChecks = []check{
 		harness.Equal(c, c.Lstat(c.Path("f")).Mtim, want, "mtime after close")
 		harness.Equal(c, c.Lstat(c.Native()+"/f").Mtim, want, "mtime below")
 	}},
-	{name: "mapped_store_advances_times", run: func(c *checkT) {
+	{name: "mapped_store_advances_times", notPassed: true, run: func(c *checkT) {
 		p := os.Getpagesize()
 		c.Write(c.Path("f"), string(make([]byte, p)))
 		fd := c.Open(c.Path("f"), unix.O_RDWR, 0)

@@ -52,6 +52,7 @@ const (
 	Write    Cause = "write"    // write(2)
 	Store    Cause = "store"    // a store through a client's mapping
 	Truncate Cause = "truncate" // a change of size, or of holes
+	Unknown  Cause = "unknown"  // the kernel says that there are any, and no more
 )
 
 // cause returns the cause in a page's state; a store before a write before a
