@@ -13,7 +13,7 @@ set -eu
 mount_needs='fuse3:fusermount3'
 test_needs="$mount_needs
 attr:setfattr acl:setfacl
-btrfs-progs:btrfs e2fsprogs:mkfs.ext4 e2fsprogs:chattr xfsprogs:mkfs.xfs squashfs-tools:mksquashfs
+btrfs-progs:btrfs e2fsprogs:mkfs.ext4 e2fsprogs:chattr e2fsprogs:filefrag xfsprogs:mkfs.xfs squashfs-tools:mksquashfs
 git:git lmdb-utils:mdb_load rsync:rsync sqlite3:sqlite3 tar:tar
 gcc:gcc libc6-dev:/usr/include/stdio.h liblmdb-dev:/usr/include/lmdb.h
 chromium-headless-shell:chromium-headless-shell libxml2-utils:xmllint
