@@ -225,8 +225,10 @@ const setxattrKillSGID = 1
 // dropSetGID takes the set-group-id bit away.
 func (s *Session) dropSetGID(n *Node) error {
 	var st unix.Stat_t
-	return s.withInode(n, &st, func(path string) error {
-		return os.NewSyscallError("chmod", unix.Chmod(path, st.Mode&permissionBits&^unix.S_ISGID))
+	return s.history.changeMode(n, func() error {
+		return s.withInode(n, &st, func(path string) error {
+			return os.NewSyscallError("chmod", unix.Chmod(path, st.Mode&permissionBits&^unix.S_ISGID))
+		})
 	})
 }
 
